@@ -1,0 +1,187 @@
+"""Errors for people: each says which argument or leaf was wrong, what it was, what was wanted."""
+
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    below: float = math.inf,
+    optional: bool = False,
+) -> None:
+    """Raises unless ``value`` is a real number in the range.
+
+    Infinity is a number here, a traced value is taken on trust.
+
+    Raises:
+        TypeError: ``value`` is no real number.
+        ValueError: ``value`` is out of range or NaN.
+    """
+    if isinstance(value, jax.core.Tracer) or (optional and value is None):
+        return
+    if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isrealobj(value):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    try:
+        x = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+    if (
+        not (x > above or above == -math.inf)
+        or not x >= at_least
+        or not (x < below or below == math.inf)
+    ):
+        bounds = [
+            f"greater than {above:g}" if above > -math.inf else "",
+            f"at least {at_least:g}" if at_least > -math.inf else "",
+            f"less than {below:g}" if below < math.inf else "",
+        ]
+        wanted = " and ".join(bound for bound in bounds if bound) or "a number"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def whole_number(name: str, value: Any, *, at_least: int) -> None:
+    """Raises unless ``value`` is an integer no smaller than ``at_least`` (or traced)."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    if (
+        isinstance(value, bool)
+        or np.ndim(value) != 0
+        or not np.issubdtype(np.asarray(value).dtype, np.integer)
+    ):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises unless ``value`` is one of the words in ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def path_name(name: str, path: Any) -> str:
+    """How a user would write the leaf at ``path`` of the tree ``name``: ``params['w'][0]``."""
+    return name + jax.tree_util.keystr(path)
+
+
+def float_leaves(name: str, tree: chex.ArrayTree) -> None:
+    """Raises TypeError unless every leaf of ``tree`` is a real or complex floating-point array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        try:
+            dtype = jnp.asarray(leaf).dtype
+        except TypeError:
+            dtype = None
+        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{path_name(name, path)} has type {dtype or type(leaf).__name__}; every leaf must "
+                "be a real or complex float (keep integers, booleans and other objects out of the "
+                "optimised tree)"
+            )
+
+
+def arrays(name: str, tree: Any) -> None:
+    """Raises TypeError unless every leaf of ``tree`` is a number, an array, or the shape of one."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+        if not is_array and not isinstance(leaf, (bool, int, float, complex)):
+            raise TypeError(
+                f"{path_name(name, path)} must be a number, an array or a jax.ShapeDtypeStruct, "
+                f"got {leaf!r} of type {type(leaf).__name__}"
+            )
+
+
+def scalar(subject: str, value: Any, hint: str = "") -> Any:
+    """``value`` as an array of shape ().
+
+    Args:
+        subject: begins the message, and ends in a verb: ``value must be``.
+        value: anything.
+        hint: ends the message.
+
+    Raises:
+        TypeError: it is no real floating-point number.
+        ValueError: it has another shape.
+    """
+    if value is None or isinstance(value, (tuple, list, dict, str)):
+        raise TypeError(f"{subject} a scalar, got {value!r}{hint}")
+    try:
+        value = jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{subject} a scalar, got {value!r}{hint}") from None
+    if value.shape != ():
+        raise ValueError(f"{subject} a scalar, got an array of shape {value.shape}{hint}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise TypeError(f"{subject} a real float, got dtype {value.dtype}")
+    return value
+
+
+def function(name: str, value: Any) -> None:
+    """Raises TypeError unless ``value`` can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function of the params, got {value!r}")
+
+
+def state_of(name: str, state: Any, kind: Any) -> None:
+    """Raises TypeError unless ``state`` has the fields of the named tuple ``kind``."""
+    if getattr(state, "_fields", None) != kind._fields:
+        raise TypeError(
+            f"the state of {name} is a {kind.__name__}, got {type(state).__name__}; was it made "
+            "by another solver?"
+        )
+
+
+def same_structure(
+    name: str, tree: Any, reference_name: str, reference: Any, *, dtypes: bool = False
+) -> None:
+    """Raises unless two trees have the same leaves.
+
+    Raises:
+        ValueError: their paths or shapes differ.
+        TypeError: with ``dtypes``, their dtypes differ.
+    """
+    leaves = {path_name("", path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    wanted = {
+        path_name("", path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(reference)
+    }
+    for path in wanted:
+        if path not in leaves:
+            raise ValueError(f"{name}{path} is missing, but {reference_name}{path} is there")
+        if np.shape(leaves[path]) != np.shape(wanted[path]):
+            raise ValueError(
+                f"{name}{path} has shape {np.shape(leaves[path])}, but {reference_name}{path} "
+                f"has shape {np.shape(wanted[path])}"
+            )
+        dtype, wanted_dtype = jnp.result_type(leaves[path]), jnp.result_type(wanted[path])
+        if dtypes and dtype != wanted_dtype:
+            raise TypeError(
+                f"{name}{path} has dtype {dtype}, but {reference_name}{path} has {wanted_dtype}"
+            )
+    for path in leaves:
+        if path not in wanted:
+            raise ValueError(f"{name}{path} is there, but {reference_name}{path} is missing")
+    structure: Any = jax.tree.structure(tree)
+    wanted_structure: Any = jax.tree.structure(reference)
+    if structure != wanted_structure:
+        raise ValueError(
+            f"{name} and {reference_name} are different trees: {structure} and {wanted_structure}"
+        )
+
+
+def given(caller: str, **arguments: Any) -> None:
+    """Raises ValueError naming every argument that is None."""
+    missing = [name for name, argument in arguments.items() if argument is None]
+    if missing:
+        raise ValueError(
+            f"{caller} needs {', '.join(missing)}: call update(updates, state, params, value=..., "
+            "grad=..., value_fn=...). Inside optax.chain, wrap the solver first: "
+            "optax.GradientTransformationExtraArgs(*solver)"
+        )

@@ -1,0 +1,80 @@
+"""Dtype policy: which types the numbers of a solver have, decided here and nowhere else.
+
+* Counters are strong-typed arrays of JAX's default integer type (``counter``, ``increment``).
+* Search scalars (step, value, slope, errors) have the widest real float among the parameters,
+  never less than float32 (``search_dtype``).
+* A state lives where the parameters live (``zeros_alike``).
+* What returns to the user has the dtype *and the weak type* of what the user gave (``like``);
+  what stays in a state is strong-typed (``strong``).
+"""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def counter(value: chex.Numeric = 0) -> jax.Array:
+    """A counter: an array of JAX's default integer type, whatever ``value`` was."""
+    return jnp.asarray(value, dtype=jnp.dtype(jax.dtypes.canonicalize_dtype(int)))
+
+
+def increment(count: jax.Array) -> jax.Array:
+    """One more, except at the largest integer, where a counter stays and does not turn negative."""
+    largest = np.iinfo(count.dtype).max
+    return jnp.where(count < largest, count + jnp.ones_like(count), count)
+
+
+def finfo(dtype: Any) -> Any:
+    """What :func:`jax.numpy.finfo` knows of a float type; of a complex one, of its parts."""
+    return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """The real float type in which numbers of ``dtype`` are accumulated."""
+    return jnp.promote_types(finfo(dtype).dtype, jnp.float32)
+
+
+def search_dtype(tree: chex.ArrayTree) -> Any:
+    """The widest real float type in ``tree``, at least float32.
+
+    A Python float counts as JAX's default float.
+    """
+    dtypes = [at_least_float32(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(tree)]
+    return jnp.result_type(jnp.float32, *dtypes)
+
+
+def strong(x: chex.Numeric, dtype: Any = None) -> jax.Array:
+    """``x`` as a strong-typed array, of ``dtype`` if given."""
+    x = jnp.asarray(x)
+    return jnp.asarray(x, dtype=x.dtype if dtype is None else dtype)
+
+
+def like(x: chex.Numeric, reference: chex.Numeric) -> jax.Array:
+    """``x`` with the dtype and the weak type of ``reference``, which has the same shape."""
+    reference = jnp.asarray(reference)
+    x = strong(x, reference.dtype)
+    # Writing into a weak-typed array is the public way to make one from data.
+    return reference.at[...].set(x) if reference.weak_type else x
+
+
+def keep_types(new: chex.ArrayTree, old: chex.ArrayTree) -> Any:
+    """``new`` with the dtypes of ``old``, strong-typed: the carry of a loop keeps its signature."""
+    return jax.tree.map(lambda n, o: strong(n, o.dtype), new, old)
+
+
+def zeros_alike(params: chex.ArrayTree, *leading: int) -> Any:
+    """Strong-typed zeros like ``params`` with further leading axes, sharded as ``params`` are.
+
+    Under jit a constant has no place of its own. So the zeros are computed from the params, by a
+    comparison that is false for every number, and the compiler places them alike.
+    """
+
+    def zeros(p: Any) -> Any:
+        p = strong(p)
+        p = jnp.broadcast_to(p, (*leading, *p.shape))
+        return ((p == p) & (p != p)).astype(p.dtype)
+
+    return jax.tree.map(zeros, params)
