@@ -1,0 +1,197 @@
+"""The engine: runs any core along a direction.
+
+A core answers questions about one number and does nothing else (reverse communication, as
+MINPACK-2's ``dcsrch``)::
+
+    state = core.start(value, slope, step)  # phi(0), phi'(0), the first step to try
+    state = core.advance(state, value, slope)  # phi(step), phi'(step)
+    state.done, state.failed, state.step  # the verdict; until then, what to try next
+
+The engine owns params, objective and gradient. It calls the objective at one place of the program,
+the body of its loop, so one copy of it is compiled.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _base, _checks, _numerics, _objective, tree
+
+
+class LinesearchCore(Protocol):
+    """What the engine asks of a core."""
+
+    @property
+    def needs_slope(self) -> bool:
+        """Whether ``advance`` looks at the slope."""
+        ...
+
+    def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> Any:
+        """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
+        ...
+
+    def advance(self, state: Any, value: jax.Array, slope: jax.Array) -> Any:
+        """Takes phi(step) and phi'(step)."""
+        ...
+
+    def diagnose(self, state: Any) -> list[tuple[Any, str, dict[str, Any]]]:
+        """What to print of a failed search: conditions, messages and their fields."""
+        ...
+
+
+class _Trip(NamedTuple):
+    """The carry of the engine's loop: the core's state, and the last evaluation and its step."""
+
+    search: Any
+    step: jax.Array
+    found: _objective.Evaluation
+
+
+def _scaled(step: jax.Array, updates: Any, params: Any) -> Any:
+    """``step * updates`` in the dtypes of ``params``; a step of 0 is 0, whatever the updates."""
+    return jax.tree.map(
+        lambda u, p: _numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype),
+        updates,
+        params,
+    )
+
+
+def _search(
+    core: LinesearchCore,
+    evaluate: Callable[[Any], _objective.Evaluation],
+    params: Any,
+    updates: Any,
+    start: _objective.Evaluation,
+    slope: jax.Array,
+    step: jax.Array,
+) -> _Trip:
+    """Runs a core until it is done and the step it chose is the one evaluated last.
+
+    ``start`` is the evaluation at ``params``, of the types that ``evaluate`` returns.
+    """
+
+    def unfinished(trip: _Trip) -> Any:
+        return ~trip.search.done | (trip.step != trip.search.step)
+
+    def advance(trip: _Trip) -> _Trip:
+        step = trip.search.step
+        found = evaluate(_base.apply_updates(params, _scaled(step, updates, params)))
+        found = _numerics.keep_types(found, trip.found)
+        slope = tree.vdot(updates, tree.conj(found.grad)).real if core.needs_slope else jnp.nan
+        slope = _numerics.strong(slope, step.dtype)
+        # Cores hear of any value that is not finite, minus infinity too, as of a wall.
+        value = jnp.where(jnp.isfinite(found.value), found.value, jnp.inf)
+        advanced = _numerics.keep_types(core.advance(trip.search, value, slope), trip.search)
+        # Once done, a trip only goes back to the step that the core fell back to.
+        return _Trip(tree.where(trip.search.done, trip.search, advanced), step, found)
+
+    begun = core.start(start.value, slope, step)
+    return jax.lax.while_loop(
+        unfinished, advance, _Trip(begun, jnp.full_like(step, jnp.nan), start)
+    )
+
+
+def transformation(
+    name: str,
+    core: LinesearchCore,
+    first_step: Callable[[jax.Array], chex.Numeric],
+    make_state: Callable[..., Any],
+    make_info: Callable[[Any], Any],
+    *,
+    store_grad: bool,
+    has_aux: bool,
+    aux_like: Any,
+    verbose: bool,
+) -> _base.GradientTransformationExtraArgs:
+    """The transformation that scales updates by the step that ``core`` finds.
+
+    Args:
+        name: the public name, for messages.
+        core: the search.
+        first_step: the step to try first, of the learning rate before.
+        make_state: the class of the state.
+        make_info: the info of a core's state.
+        store_grad: whether to evaluate gradients, and keep that at the step chosen.
+        has_aux: whether the objective has auxiliary output.
+        aux_like: an example of it, to keep that at the step chosen; None drops it.
+        verbose: whether to print why a search failed.
+    """
+    if aux_like is not None and not has_aux:
+        raise ValueError("aux_like is an example of the objective's aux: set has_aux=True as well")
+    _checks.arrays("aux_like", aux_like)
+
+    def init(params: _base.Params) -> Any:
+        _checks.float_leaves("params", params)
+        dtype = _numerics.search_dtype(params)
+        nothing = core.start(*(jnp.full((), jnp.inf, dtype),) * 2, jnp.ones((), dtype))
+        return make_state(
+            learning_rate=jnp.ones((), dtype),
+            value=jnp.full((), jnp.inf, dtype),
+            grad=_numerics.zeros_alike(params) if store_grad else None,
+            info=make_info(nothing),
+            aux=jax.tree.map(lambda x: jnp.zeros(np.shape(x), jnp.result_type(x)), aux_like),
+        )
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra_args: Any,
+    ) -> Any:
+        _checks.given(name, params=params, value=value, grad=grad, value_fn=value_fn)
+        _checks.state_of(name, state, make_state)
+        _checks.float_leaves("params", params)
+        _checks.same_structure("updates", updates, "params", params)
+        _checks.same_structure("grad", grad, "params", params)
+        if store_grad:
+            _checks.same_structure("state.grad", state.grad, "params", params)
+        params = jax.tree.map(jnp.asarray, params)
+        dtype = state.value.dtype
+        evaluate = _objective.bind(
+            value_fn, extra_args, dtype=dtype, has_aux=has_aux, with_grad=store_grad
+        )
+
+        def evaluate_and_check_aux(point: Any) -> _objective.Evaluation:
+            found = evaluate(point)
+            if aux_like is None:
+                return found._replace(aux=None)
+            _checks.same_structure("aux", found.aux, "aux_like", state.aux, dtypes=True)
+            return found
+
+        start = _objective.Evaluation(
+            _numerics.strong(_checks.scalar("value must be", value), dtype),
+            tree.cast_like(grad, state.grad) if store_grad else None,
+            state.aux,
+        )
+        slope = _numerics.strong(tree.vdot(updates, grad).real, dtype)
+        step = _numerics.strong(first_step(state.learning_rate), dtype)
+        trip = _search(core, evaluate_and_check_aux, params, updates, start, slope, step)
+        if verbose:
+            _print_if_failed(name, core, trip.search)
+        new_state = make_state(
+            learning_rate=trip.search.step,
+            value=trip.found.value,
+            grad=trip.found.grad,
+            info=make_info(trip.search),
+            aux=trip.found.aux,
+        )
+        return _scaled(trip.search.step, updates, params), new_state
+
+    return _base.GradientTransformationExtraArgs(init, update)
+
+
+def _print_if_failed(name: str, core: LinesearchCore, search: Any) -> None:
+    def say(condition: jax.Array, message: str, fields: dict[str, Any]) -> None:
+        jax.lax.cond(condition, lambda: jax.debug.print(message, **fields), lambda: None)
+
+    say(search.failed, f"INFO: {name}:", {})
+    for condition, message, fields in core.diagnose(search):
+        say(search.failed & condition, message, fields)
