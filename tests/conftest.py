@@ -1,0 +1,35 @@
+"""What test files share: eight host devices, 64-bit mode by the test, hypothesis without haste."""
+
+import contextlib
+import os
+
+# Both must stand before JAX looks for devices.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    )
+
+import jax
+import pytest
+from jax import experimental
+
+with contextlib.suppress(ImportError):
+    import hypothesis
+
+    # Compilation makes the first example slow; that says nothing about the code.
+    hypothesis.settings.register_profile("no deadline", deadline=None)
+    hypothesis.settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="session")
+def enable_x64():
+    """The context manager that switches 64-bit mode, from where this JAX keeps it."""
+    return jax.enable_x64 if hasattr(jax, "enable_x64") else experimental.enable_x64
+
+
+@pytest.fixture(params=[False, True], ids=["x32", "x64"])
+def x64(request, enable_x64):
+    """Runs a test in both modes, or in those that it names by indirect parametrisation."""
+    with enable_x64(request.param):
+        yield request.param

@@ -1,0 +1,372 @@
+"""The direction is that of the dense inverse Hessian made of the pairs in the memory."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optax_ls
+
+N = 6
+
+
+# Dense mathematics, in float64 whatever JAX is set to.
+
+
+def dense_inverse_hessian(pairs, gamma):
+    """The BFGS updates of gamma times the identity, one pair after the other (N&W 6.17)."""
+    h = gamma * np.eye(len(pairs[0][0]))
+    for s, y in pairs:
+        rho = 1 / (s @ y)
+        left = np.eye(len(s)) - rho * np.outer(s, y)
+        h = left @ h @ left.T + rho * np.outer(s, s)
+    return h
+
+
+def curved_pairs(number, rng, size=N):
+    """Steps, and changes of the gradient of one quadratic along them."""
+    root = rng.normal(size=(size, size))
+    hessian = root @ root.T + np.eye(size)
+    return [(s, hessian @ s) for s in rng.normal(size=(number, size))]
+
+
+def trajectory(pairs, rng):
+    """Params and gradients whose differences are the pairs, and a last gradient."""
+    params, grads = [rng.normal(size=N)], [rng.normal(size=N)]
+    for s, y in pairs:
+        params.append(params[-1] + s)
+        grads.append(grads[-1] + y)
+    return params, grads
+
+
+@functools.cache
+def compiled(memory_size, scale_init_precond=True):
+    tx = optax_ls.scale_by_lbfgs(memory_size, scale_init_precond)
+    return tx.init, jax.jit(tx.update)
+
+
+def run(params, grads, memory_size, scale_init_precond=True, as_tree=jnp.asarray):
+    """The last direction and state, from a whole history."""
+    init, update = compiled(memory_size, scale_init_precond)
+    state = init(as_tree(params[0]))
+    for w, g in zip(params, grads, strict=True):
+        direction, state = update(as_tree(g), state, as_tree(w))
+    return direction, state
+
+
+def relative_distance(got, wanted):
+    return np.linalg.norm(np.asarray(got) - wanted) / np.linalg.norm(wanted)
+
+
+# The direction.
+
+
+@pytest.mark.parametrize(("x64", "tolerance"), [(False, 2e-4), (True, 1e-11)], indirect=["x64"])
+@pytest.mark.parametrize("scale_init_precond", [True, False])
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 11])
+@pytest.mark.parametrize("memory_size", [1, 4])
+def test_direction_is_that_of_the_dense_matrix_of_the_last_pairs(
+    memory_size, number, scale_init_precond, x64, tolerance
+):
+    rng = np.random.default_rng(number)
+    pairs = curved_pairs(number, rng)
+    params, grads = trajectory(pairs, rng)
+    direction, _ = run(params, grads, memory_size, scale_init_precond)
+    s, y = pairs[-1]
+    gamma = (s @ y) / (y @ y) if scale_init_precond else 1.0
+    wanted = dense_inverse_hessian(pairs[-memory_size:], gamma) @ grads[-1]
+    assert relative_distance(direction, wanted) <= tolerance
+
+
+@pytest.mark.parametrize(("length", "factor"), [(0.5, 1.0), (1.0, 1.0), (40.0, 1 / 40)])
+def test_direction_before_the_first_pair_is_the_gradient_no_longer_than_one(length, factor):
+    g = jnp.zeros(3).at[1].set(length)
+    direction, _ = run([np.ones(3)], [g], memory_size=1)
+    np.testing.assert_allclose(direction, factor * g, rtol=1e-6)
+
+
+def test_direction_before_the_first_pair_is_the_gradient_without_scaling():
+    g = jnp.array([30.0, 40.0])
+    direction, _ = run([np.ones(2)], [g], memory_size=1, scale_init_precond=False)
+    np.testing.assert_array_equal(direction, g)
+
+
+def test_zero_gradient_gives_a_zero_direction():
+    direction, _ = run([np.ones(3)], [np.zeros(3)], memory_size=1)
+    np.testing.assert_array_equal(direction, 0)
+
+
+def test_direction_of_a_tree_is_that_of_the_flat_vector():
+    rng = np.random.default_rng(0)
+    params, grads = trajectory(curved_pairs(5, rng), rng)
+
+    def as_tree(v):
+        return {
+            "a": jnp.asarray(v[:1]),
+            "b": [jnp.asarray(v[1:5].reshape(2, 2)), jnp.asarray(v[5])],
+        }
+
+    flat, _ = run(params, grads, 3)
+    in_tree, _ = run(params, grads, 3, as_tree=as_tree)
+    parts = [in_tree["a"], in_tree["b"][0].ravel(), in_tree["b"][1][None]]
+    np.testing.assert_allclose(np.concatenate(parts), flat, rtol=1e-4, atol=1e-6)
+
+
+def test_complex_direction_is_that_of_the_real_vector_of_twice_the_length():
+    rng = np.random.default_rng(1)
+    params, grads = trajectory(curved_pairs(5, rng), rng)
+    half = N // 2
+    real, _ = run(params, grads, 3)
+    as_complex = lambda v: jnp.asarray(v[:half] + 1j * v[half:])  # noqa: E731
+    direction, _ = run(params, grads, 3, as_tree=as_complex)
+    np.testing.assert_allclose(
+        np.concatenate([direction.real, direction.imag]), real, rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("size", [2, 5])
+def test_quadratic_is_minimised_in_as_many_exact_searches_as_it_has_dimensions(size, x64):
+    rng = np.random.default_rng(2)
+    root = rng.normal(size=(size, size))
+    hessian, centre = root @ root.T + np.eye(size), rng.normal(size=size)
+    tx = optax_ls.scale_by_lbfgs(memory_size=size)
+    update = jax.jit(tx.update)
+    x = jnp.zeros(size)
+    state = tx.init(x)
+    for _ in range(size):
+        g = hessian @ (x - centre)
+        direction, state = update(g, state, x)
+        x = x - (g @ direction) / (direction @ hessian @ direction) * direction
+    np.testing.assert_allclose(x, centre, rtol=1e-8)
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+def test_direction_after_all_dimensions_of_a_quadratic_is_newtons(x64):
+    rng = np.random.default_rng(3)
+    root = rng.normal(size=(4, 4))
+    hessian = root @ root.T + np.eye(4)
+    # With conjugate steps every pair survives the later ones.
+    _, axes = np.linalg.eigh(hessian)
+    params = [np.zeros(4)]
+    for axis in axes.T:
+        params.append(params[-1] + axis)
+    grads = [hessian @ w for w in params]
+    direction, _ = run(params, grads, 4)
+    np.testing.assert_allclose(direction, np.linalg.solve(hessian, grads[-1]), rtol=1e-10)
+
+
+# The memory.
+
+
+def pairs_in_memory(state):
+    """The pairs of a state of one flat leaf, oldest first."""
+    size = len(state.weights_memory)
+    number = min(int(state.num_pairs), size)
+    slots = [(int(state.num_pairs) - number + k) % size for k in range(number)]
+    return [
+        (np.asarray(state.diff_params_memory[k]), np.asarray(state.diff_updates_memory[k]))
+        for k in slots
+    ]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4, 9])
+def test_memory_holds_the_last_pairs(number):
+    rng = np.random.default_rng(4)
+    pairs = curved_pairs(number, rng)
+    _, state = run(*trajectory(pairs, rng), memory_size=3)
+    held = pairs_in_memory(state)
+    assert len(held) == min(number, 3)
+    if held:
+        np.testing.assert_allclose(held, pairs[-3:], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 3, 7])
+def test_weights_are_the_inverse_inner_products_of_the_pairs(number):
+    rng = np.random.default_rng(5)
+    _, state = run(*trajectory(curved_pairs(number, rng), rng), memory_size=4)
+    wanted = sorted(1 / (s @ y) for s, y in pairs_in_memory(state))
+    held = sorted(float(rho) for rho in state.weights_memory if rho != 0)
+    np.testing.assert_allclose(held, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", [1, 3, 7])
+def test_inverse_r_inverts_the_triangle_of_inner_products(number):
+    rng = np.random.default_rng(6)
+    _, state = run(*trajectory(curved_pairs(number, rng), rng), memory_size=4)
+    pairs = pairs_in_memory(state)
+    r = np.triu([[s @ y for _, y in pairs] for s, _ in pairs])
+    slots = [(int(state.num_pairs) - len(pairs) + k) % 4 for k in range(len(pairs))]
+    held = np.asarray(state.inverse_r)[np.ix_(slots, slots)]
+    np.testing.assert_allclose(held @ r, np.eye(len(pairs)), atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 3, 7])
+def test_gram_matrix_holds_the_inner_products_of_the_changes(number):
+    rng = np.random.default_rng(7)
+    _, state = run(*trajectory(curved_pairs(number, rng), rng), memory_size=4)
+    y = np.asarray(state.diff_updates_memory)
+    np.testing.assert_allclose(state.gram_y, y @ y.T, rtol=1e-4, atol=1e-4)
+
+
+STEP = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+SIDEWAYS = np.array([0.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+REFUSED = {
+    "negative_curvature": (STEP, -STEP),
+    "no_curvature": (STEP, SIDEWAYS),
+    "curvature_below_rounding": (STEP, SIDEWAYS + 1e-9 * STEP),
+    "no_step": (0 * STEP, STEP),
+    "no_change": (STEP, 0 * STEP),
+    "nan": (STEP, np.full(N, np.nan)),
+    "infinite": (STEP, np.full(N, np.inf)),
+}
+MEMORY = (
+    "diff_params_memory",
+    "diff_updates_memory",
+    "weights_memory",
+    "num_pairs",
+    "inverse_r",
+    "gram_y",
+)
+
+
+def before_and_after(pair):
+    """The states before and after an update whose pair is given, with a memory that is full."""
+    # Integers, so that differences are exact in float32; the gradient is that of |w|^2.
+    steps = np.random.default_rng(8).integers(1, 9, size=(4, N))
+    params = np.vstack([np.zeros(N), np.cumsum(steps, axis=0)])
+    grads = 2 * params
+    _, before = run(params, grads, memory_size=3)
+    _, update = compiled(3)
+    s, y = pair
+    direction, after = update(jnp.asarray(grads[-1] + y), before, jnp.asarray(params[-1] + s))
+    return before, after, direction
+
+
+@pytest.mark.parametrize("field", MEMORY)
+@pytest.mark.parametrize("pair", REFUSED.values(), ids=REFUSED)
+def test_pair_without_curvature_leaves_the_memory_untouched(pair, field):
+    before, after, _ = before_and_after(pair)
+    np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
+
+
+@pytest.mark.parametrize("pair", REFUSED.values(), ids=REFUSED)
+def test_update_with_a_refused_pair_counts_all_the_same(pair):
+    before, after, _ = before_and_after(pair)
+    assert after.count == before.count + 1
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in ("nan", "infinite")])
+def test_direction_after_a_refused_pair_still_leads_downhill(name):
+    _, after, direction = before_and_after(REFUSED[name])
+    assert optax_ls.tree.vdot(direction, after.updates) > 0
+
+
+def test_pair_with_curvature_enters():
+    before, after, _ = before_and_after((STEP, STEP))
+    assert after.num_pairs == before.num_pairs + 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
+@pytest.mark.parametrize("of_step", [True, False], ids=["step", "gradient"])
+def test_whether_a_pair_enters_does_not_depend_on_scale(scale, of_step):
+    s = np.array([1.0, 1.0]) * (scale if of_step else 1.0)
+    y = np.array([1.0, 2.0]) * (1.0 if of_step else scale)
+    _, state = run([0 * s, s], [0 * y, y], memory_size=1)
+    assert state.num_pairs == 1
+
+
+def test_first_update_makes_no_pair():
+    _, state = run([np.ones(3)], [np.ones(3)], memory_size=1)
+    assert state.num_pairs == 0
+
+
+@pytest.mark.parametrize("memory_size", [1, 3])
+def test_memory_has_a_leading_axis_of_its_size(memory_size):
+    state = optax_ls.scale_by_lbfgs(memory_size).init({"w": jnp.ones((2, 5)), "b": jnp.ones(())})
+    shapes = {name: leaf.shape for name, leaf in state.diff_params_memory.items()}
+    assert shapes == {"w": (memory_size, 2, 5), "b": (memory_size,)}
+
+
+@pytest.mark.parametrize("name", ["ScaleByLBFGSState"])
+def test_state_begins_with_the_fields_of_optax(name):
+    optax = pytest.importorskip("optax", minversion="0.2.8")
+    theirs = getattr(optax, name)._fields
+    assert getattr(optax_ls, name)._fields[: len(theirs)] == theirs
+
+
+# The whole method.
+
+
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+def minimise(solver, fn, x, iterations):
+    value_and_grad = optax_ls.value_and_grad_from_state(fn)
+
+    def step(carry, _):
+        x, state = carry
+        value, grad = value_and_grad(x, state=state)
+        updates, state = solver.update(
+            jnp.conj(grad), state, x, value=value, grad=jnp.conj(grad), value_fn=fn
+        )
+        return (optax_ls.apply_updates(x, updates), state), value
+
+    return jax.lax.scan(step, (x, solver.init(x)), length=iterations)
+
+
+SEARCHES = {
+    "zoom": optax_ls.scale_by_zoom_linesearch(20, initial_guess_strategy="one"),
+    "backtracking": optax_ls.scale_by_backtracking_linesearch(30, store_grad=True),
+}
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("linesearch", SEARCHES.values(), ids=SEARCHES)
+def test_rosenbrock_is_minimised(linesearch, x64):
+    solver = optax_ls.lbfgs(memory_size=5, linesearch=linesearch)
+    (x, _), _ = minimise(solver, rosenbrock, jnp.array([-1.2, 1.0, -1.2, 1.0]), 80)
+    np.testing.assert_allclose(x, 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("linesearch", SEARCHES.values(), ids=SEARCHES)
+def test_values_never_increase(linesearch, x64):
+    solver = optax_ls.lbfgs(memory_size=5, linesearch=linesearch)
+    _, values = minimise(solver, rosenbrock, jnp.array([-1.2, 1.0, -1.2, 1.0]), 40)
+    assert np.all(np.diff(values) <= 1e-6 * np.abs(values[:-1]))
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+def test_complex_objective_is_minimised(x64):
+    target = jnp.array([1 + 2j, -3j, 0.5])
+    fn = lambda z: jnp.sum(jnp.abs(z**2 - target) ** 2)  # noqa: E731
+    (z, _), _ = minimise(
+        optax_ls.lbfgs(memory_size=3), fn, jnp.array([1.0, 1.0 - 1j, 0.5 + 1j]), 40
+    )
+    np.testing.assert_allclose(z**2, target, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("learning_rate", "rate"), [(0.5, 0.5), (lambda count: 0.25, 0.25)], ids=["number", "schedule"]
+)
+def test_learning_rate_scales_the_direction_without_a_search(learning_rate, rate):
+    solver = optax_ls.lbfgs(learning_rate, memory_size=1, linesearch=None)
+    g = jnp.array([0.3, 0.4])
+    updates, _ = jax.jit(solver.update)(g, solver.init(g), g)
+    np.testing.assert_allclose(updates, -rate * g, rtol=1e-6)
+
+
+def test_descends_from_a_saddle_where_every_pair_has_negative_curvature():
+    fn = lambda x: x[0] ** 2 - x[1] ** 2 + x[1] ** 4 / 50  # noqa: E731
+    solver = optax_ls.lbfgs(0.1, memory_size=3, linesearch=None)
+    x, values = jnp.array([0.0, 0.1]), []
+    state, step = solver.init(x), jax.jit(solver.update)
+    for _ in range(20):
+        values.append(float(fn(x)))
+        updates, state = step(jax.grad(fn)(x), state, x)
+        x = optax_ls.apply_updates(x, updates)
+    assert np.all(np.diff(values) < 0)
