@@ -1,0 +1,142 @@
+"""Learn to read digits: multinomial logistic regression by L-BFGS, inside a scan, in 64 bits.
+
+The images are the 1797 digits that scikit-learn's package carries. We fit a softmax of a linear
+function of the pixels with ``optax_ls.lbfgs()``, let scikit-learn solve the same problem, and
+compare. Run it with ``make demo``, or with ``python examples/digits.py``.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+import optax_ls
+
+ITERATIONS = 200
+SHOWN = (0, 1, 2, 5, 10, 20, 50, 100, 200)
+C = 1.0  # the strength of the data against the penalty, as scikit-learn defines it
+ALLOWED_DIFFERENCE = 1e-8
+
+
+def load_data():
+    """Training images, their labels, test images, their labels; every pixel scaled."""
+    images, labels = load_digits(return_X_y=True)
+    train, test, train_labels, test_labels = train_test_split(
+        images, labels, test_size=0.25, random_state=0, stratify=labels
+    )
+    scaler = StandardScaler().fit(train)
+    return scaler.transform(train), train_labels, scaler.transform(test), test_labels
+
+
+def logits(params, images):
+    return images @ params["weights"] + params["bias"]
+
+
+def objective(params, images, labels):
+    """The mean negative log-likelihood, and a penalty on the weights but not on the bias."""
+    log_probabilities = jax.nn.log_softmax(logits(params, images))
+    likelihood = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)
+    penalty = jnp.sum(params["weights"] ** 2) / (2 * C * len(labels))
+    return penalty - jnp.mean(likelihood)
+
+
+def fit(images, labels):
+    """The optimal params, the counters' dtypes before and after, and the course of the fit."""
+    solver = optax_ls.lbfgs()
+    value_and_grad = optax_ls.value_and_grad_from_state(objective)
+
+    def step(carry, _):
+        params, state = carry
+        value, grad = value_and_grad(params, state=state, images=images, labels=labels)
+        updates, state = solver.update(
+            grad,
+            state,
+            params,
+            value=value,
+            grad=grad,
+            value_fn=objective,
+            images=images,
+            labels=labels,
+        )
+        params = optax_ls.apply_updates(params, updates)
+        tried = optax_ls.tree.get(state, "num_linesearch_steps")
+        return (params, state), (value, optax_ls.tree.norm(grad), tried)
+
+    params = {"weights": jnp.zeros((images.shape[1], 10)), "bias": jnp.zeros(10)}
+    before = solver.init(params)
+    # One step more, to see the loss after the last of ITERATIONS.
+    (params, after), course = jax.lax.scan(step, (params, before), length=ITERATIONS + 1)
+    dtypes = [optax_ls.tree.get(state, "num_linesearch_steps").dtype for state in (before, after)]
+    return params, dtypes, course
+
+
+def fit_with_scikit_learn(images, labels):
+    """The params at which scikit-learn finds the minimum of the same objective."""
+    model = LogisticRegression(C=C, solver="lbfgs", tol=1e-12, max_iter=10_000)
+    model.fit(images, labels)
+    return {"weights": model.coef_.T, "bias": model.intercept_}
+
+
+def accuracy(params, images, labels):
+    best = np.argmax(np.asarray(logits(params, images)), axis=1)
+    return float(np.mean(best == labels))
+
+
+def main():
+    """Fits, prints what happened, and returns the numbers."""
+    images, labels, test_images, test_labels = load_data()
+    print(f"{len(images)} images of digits to learn from, {len(test_images)} to be tested on,")
+    print(f"{(images.shape[1] + 1) * 10} parameters in {jnp.zeros(0).dtype}.\n")
+
+    print(f"optax_ls.lbfgs() in a jax.lax.scan of {ITERATIONS} iterations:\n")
+    params, (before, after), (losses, slopes, tried) = fit(images, labels)
+    print("  iteration              loss   |gradient|   steps tried so far")
+    for k in SHOWN:
+        print(f"  {k:9}  {losses[k]:.14f}   {slopes[k]:10.2e}   {jnp.sum(tried[:k]):18}")
+
+    reference = fit_with_scikit_learn(images, labels)
+    ours, theirs = (float(objective(p, images, labels)) for p in (params, reference))
+    numbers = {
+        "losses": np.asarray(losses),
+        "accuracy": accuracy(params, test_images, test_labels),
+        "reference_accuracy": accuracy(reference, test_images, test_labels),
+        "dtype_before": str(before),
+        "dtype_after": str(after),
+        "objective": ours,
+        "reference_objective": theirs,
+        "difference": abs(ours - theirs) / theirs,
+    }
+    difference = f"{numbers['difference']:.1e}  (at most {ALLOWED_DIFFERENCE:.0e} is allowed)"
+    print(f"""
+                        optax_ls           scikit-learn
+  optimal objective     {ours:.14f}   {theirs:.14f}
+  test accuracy         {numbers["accuracy"]:<16.1%}   {numbers["reference_accuracy"]:.1%}
+
+  relative difference   {difference}
+  step counter          {before} before the scan, {after} after it""")
+    return numbers
+
+
+def complaint(numbers):
+    """What is wrong with the numbers; None if nothing is."""
+    if not numbers["difference"] <= ALLOWED_DIFFERENCE:
+        return (
+            f"The objectives differ by {numbers['difference']:.1e}, relative to scikit-learn's; "
+            f"at most {ALLOWED_DIFFERENCE:.0e} is allowed. Please report this."
+        )
+    if numbers["dtype_before"] != numbers["dtype_after"]:
+        return (
+            f"The counter was {numbers['dtype_before']} and became {numbers['dtype_after']}. "
+            "Please report this."
+        )
+    return None
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)
+    sys.exit(complaint(main()))
