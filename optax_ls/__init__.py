@@ -26,23 +26,25 @@ from ._base import (
     with_extra_args_support,
 )
 from ._lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
+from ._line import (
+    FLAG_CURVATURE_COND_NOT_SATISFIED,
+    FLAG_NO_STEPSIZE_FOUND,
+    FLAG_NOT_A_DESCENT_DIRECTION,
+)
 from ._linesearch import (
     BacktrackingLinesearchInfo,
+    MoreThuenteLinesearchInfo,
     ScaleByBacktrackingLinesearchState,
+    ScaleByMoreThuenteLinesearchState,
     ScaleByZoomLinesearchState,
     ZoomLinesearchInfo,
     scale_by_backtracking_linesearch,
+    scale_by_more_thuente_linesearch,
     scale_by_zoom_linesearch,
 )
 from ._objective import value_and_grad_from_state
 from ._version import __version__
-from ._zoom import (
-    FLAG_CURVATURE_COND_NOT_SATISFIED,
-    FLAG_INTERVAL_NOT_FOUND,
-    FLAG_INTERVAL_TOO_SMALL,
-    FLAG_NO_STEPSIZE_FOUND,
-    FLAG_NOT_A_DESCENT_DIRECTION,
-)
+from ._zoom import FLAG_INTERVAL_NOT_FOUND, FLAG_INTERVAL_TOO_SMALL
 
 __all__ = [
     "FLAG_CURVATURE_COND_NOT_SATISFIED",
@@ -54,11 +56,13 @@ __all__ = [
     "EmptyState",
     "GradientTransformation",
     "GradientTransformationExtraArgs",
+    "MoreThuenteLinesearchInfo",
     "OptState",
     "Params",
     "ScalarOrSchedule",
     "ScaleByBacktrackingLinesearchState",
     "ScaleByLBFGSState",
+    "ScaleByMoreThuenteLinesearchState",
     "ScaleByScheduleState",
     "ScaleByZoomLinesearchState",
     "Schedule",
@@ -77,6 +81,7 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
+    "scale_by_more_thuente_linesearch",
     "scale_by_schedule",
     "scale_by_zoom_linesearch",
     "sgd",

@@ -1,5 +1,6 @@
 """The line searches that users see: each a core, its settings and its state."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Optional, Union
 
 import chex
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from . import _base, _checks, _engine
 from ._armijo import Backtracking
+from ._more_thuente import MoreThuente
 from ._zoom import Zoom
 
 
@@ -77,6 +79,51 @@ class ScaleByZoomLinesearchState(NamedTuple):
     grad: _base.Updates
     info: ZoomLinesearchInfo
     aux: Any = None
+
+
+class MoreThuenteLinesearchInfo(NamedTuple):
+    """How the last More-Thuente search went; as :class:`ZoomLinesearchInfo`.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, by how much sufficient decrease was missed;
+            0 if it was met, infinite before the first search.
+        curvature_error: the same for small curvature.
+    """
+
+    num_linesearch_steps: Union[int, chex.Numeric]
+    decrease_error: Union[float, chex.Numeric]
+    curvature_error: Union[float, chex.Numeric]
+
+
+class ScaleByMoreThuenteLinesearchState(NamedTuple):
+    """State of :func:`scale_by_more_thuente_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
+        info: see :class:`MoreThuenteLinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: Union[float, chex.Numeric]
+    value: Union[float, chex.Numeric]
+    grad: _base.Updates
+    info: MoreThuenteLinesearchInfo
+    aux: Any = None
+
+
+def _first_step(strategy: str) -> Callable[[jax.Array], chex.Numeric]:
+    """The step a search for a Wolfe step tries first, of the learning rate before."""
+    _checks.one_of("initial_guess_strategy", strategy, ("one", "keep"))
+
+    def first_step(learning_rate: jax.Array) -> chex.Numeric:
+        if strategy == "one":
+            return 1.0
+        return jnp.where(learning_rate > 0, learning_rate, 1)
+
+    return first_step
 
 
 def scale_by_backtracking_linesearch(
@@ -263,7 +310,6 @@ def scale_by_zoom_linesearch(
         >>> float(fn(w)) < 1e-2
         True
     """
-    _checks.one_of("initial_guess_strategy", initial_guess_strategy, ("one", "keep"))
     core = Zoom(
         max_linesearch_steps,
         max_learning_rate,
@@ -275,17 +321,107 @@ def scale_by_zoom_linesearch(
         stepsize_precision,
     )
 
-    def first_step(learning_rate: jax.Array) -> chex.Numeric:
-        if initial_guess_strategy == "one":
-            return 1.0
-        return jnp.where(learning_rate > 0, learning_rate, 1)
-
     return _engine.transformation(
         "scale_by_zoom_linesearch",
         core,
-        first_step,
+        _first_step(initial_guess_strategy),
         ScaleByZoomLinesearchState,
         lambda search: ZoomLinesearchInfo(
+            search.num_steps, search.decrease_error, search.curvature_error
+        ),
+        store_grad=True,
+        has_aux=has_aux,
+        aux_like=aux_like,
+        verbose=verbose,
+    )
+
+
+def scale_by_more_thuente_linesearch(
+    max_linesearch_steps: chex.Numeric,
+    max_learning_rate: Optional[chex.Numeric] = None,
+    slope_rtol: chex.Numeric = 1e-4,
+    curv_rtol: chex.Numeric = 0.9,
+    noise_rtol: Optional[chex.Numeric] = None,
+    interval_rtol: chex.Numeric = 1e-10,
+    initial_guess_strategy: str = "keep",
+    verbose: bool = False,
+    *,
+    has_aux: bool = False,
+    aux_like: Any = None,
+) -> _base.GradientTransformationExtraArgs:
+    r"""Scales updates by a step of sufficient decrease and small curvature, by More & Thuente.
+
+    The conditions are those of :func:`scale_by_zoom_linesearch`,
+
+    .. math::
+        f(w + \eta u) \le f(w) + \eta c_1 \langle u, \nabla f(w) \rangle, \qquad
+        |\langle u, \nabla f(w + \eta u) \rangle| \le c_2 |\langle u, \nabla f(w) \rangle|
+
+    with :math:`c_1` = ``slope_rtol`` and :math:`c_2` = ``curv_rtol``. The interpolation uses the
+    slopes of both ends of the interval, which as a rule takes fewer steps than zoom. Where the
+    objective changes by no more than rounding, the search goes by slopes alone. If no step
+    satisfies both conditions within the limits, the best step of sufficient decrease is taken; if
+    there is none, the last one tried, or none if the objective is not finite there.
+
+    Args:
+        max_linesearch_steps: how many steps may be tried, at least 1.
+        max_learning_rate: the largest step; None for no limit.
+        slope_rtol: :math:`c_1`, in [0, 1).
+        curv_rtol: :math:`c_2`; a smaller one makes steps more exact.
+        noise_rtol: a relative change of the objective below this counts as rounding; None for 256
+            units in the last place of the search dtype, 0 to believe every value.
+        interval_rtol: length of the interval, relative to its right end, below which the search
+            gives up.
+        initial_guess_strategy: ``'keep'`` tries the learning rate before first (good with
+            :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
+        verbose: print why a search failed.
+        has_aux: whether ``value_fn`` returns ``(value, aux)``.
+        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
+            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+
+    Returns:
+        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
+        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
+        ``value_fn``, and the keyword arguments of ``value_fn``. Its state is a
+        :class:`ScaleByMoreThuenteLinesearchState`.
+
+    Raises:
+        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` or
+            ``update``, leaves that are no floats, arguments that are missing, do not fit the
+            params, or that ``value_fn`` does not take, an objective that returns no scalar.
+
+    References:
+        More & Thuente, Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20
+        (1994), 286-307. Hager & Zhang, Algorithm 851: CG_DESCENT, ACM TOMS 32 (2006), 113-137.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> def rosenbrock(x):
+        ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+        >>> search = optax_ls.scale_by_more_thuente_linesearch(30, initial_guess_strategy="one")
+        >>> solver = optax_ls.lbfgs(linesearch=search)
+        >>> value_and_grad = optax_ls.value_and_grad_from_state(rosenbrock)
+        >>> def step(carry, _):
+        ...     x, state = carry
+        ...     value, grad = value_and_grad(x, state=state)
+        ...     updates, state = solver.update(
+        ...         grad, state, x, value=value, grad=grad, value_fn=rosenbrock
+        ...     )
+        ...     return (optax_ls.apply_updates(x, updates), state), value
+        >>> start = jnp.array([-1.2, 1.0])
+        >>> (x, _), values = jax.lax.scan(step, (start, solver.init(start)), length=40)
+        >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
+        True
+    """
+    core = MoreThuente(
+        max_linesearch_steps, max_learning_rate, slope_rtol, curv_rtol, noise_rtol, interval_rtol
+    )
+    return _engine.transformation(
+        "scale_by_more_thuente_linesearch",
+        core,
+        _first_step(initial_guess_strategy),
+        ScaleByMoreThuenteLinesearchState,
+        lambda search: MoreThuenteLinesearchInfo(
             search.num_steps, search.decrease_error, search.curvature_error
         ),
         store_grad=True,

@@ -26,28 +26,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from . import _checks, _numerics
+from . import _checks, _line, _numerics
+from ._line import Point
 
 FLAG_INTERVAL_NOT_FOUND = (
     "The search reached the largest step allowed before it found an interval that contains a step "
     "of small curvature. Consider a larger max_learning_rate."
 )
 FLAG_INTERVAL_TOO_SMALL = "The interval searched became shorter than stepsize_precision."
-FLAG_CURVATURE_COND_NOT_SATISFIED = (
-    "The step returned decreases the objective sufficiently, but its curvature is not small."
-)
-FLAG_NO_STEPSIZE_FOUND = "The search failed: no step with sufficient decrease was found."
-FLAG_NOT_A_DESCENT_DIRECTION = (
-    "The updates do not point downhill: the slope along them should be negative."
-)
-
-
-class Point(NamedTuple):
-    """A step with phi and phi' there."""
-
-    step: jax.Array
-    value: jax.Array
-    slope: jax.Array
 
 
 class ZoomState(NamedTuple):
@@ -137,13 +123,13 @@ class Zoom:
 
     def errors(self, start: Point, point: Point) -> tuple[jax.Array, jax.Array]:
         """By how much ``point`` misses sufficient decrease and small curvature."""
-        decrease = point.value - start.value - self.slope_rtol * point.step * start.slope
+        decrease = _line.missing_decrease(start, point, self.slope_rtol)
         if self.approx_dec_rtol is not None:
             slope_excess = point.slope - (2 * self.slope_rtol - 1) * start.slope
             value_excess = point.value - start.value - self.approx_dec_rtol * jnp.abs(start.value)
             decrease = jnp.minimum(decrease, jnp.maximum(slope_excess, value_excess))
-        curvature = jnp.abs(point.slope) - self.curv_rtol * jnp.abs(start.slope)
-        return _excess(decrease), _excess(curvature)
+        curvature = _line.missing_curvature(start, point, self.curv_rtol)
+        return _line.error(decrease), _line.error(curvature)
 
     def advance(self, state: ZoomState, value: jax.Array, slope: jax.Array) -> ZoomState:
         """Takes phi(step) and phi'(step); accepts, says where to look next, or gives up."""
@@ -157,11 +143,11 @@ class Zoom:
         too_high = (decrease_error > self.tol) | (comparable & (value >= low.value))
         towards_high = jnp.where(bracketed, high.step - low.step, 1)
         turned = ~too_high & (slope * towards_high >= 0)
-        leaving = _choose(too_high | turned, high, low)
-        new_high = _choose(too_high, trial, _choose(turned, low, high))
-        new_low = _choose(too_high, low, trial)
+        leaving = _line.choose(too_high | turned, high, low)
+        new_high = _line.choose(too_high, trial, _line.choose(turned, low, high))
+        new_low = _line.choose(too_high, low, trial)
         new_bracketed = bracketed | too_high | turned
-        former = _choose(bracketed, leaving, state.former)
+        former = _line.choose(bracketed, leaving, state.former)
 
         longer = jnp.minimum(state.step * self.increase_factor, self._largest_step)
         next_step = jnp.where(new_bracketed, _interpolate(new_low, new_high, former), longer)
@@ -200,53 +186,23 @@ class Zoom:
 
     def diagnose(self, state: ZoomState) -> list[tuple[Any, str, dict[str, Any]]]:
         """What to print of a failed search: conditions, messages and their fields."""
-        decreased = state.low.step > 0
-        return [
-            (
-                jnp.ones((), bool),
-                "Value at current params: {value}\nSlope along update direction: {slope}\n"
-                "Stepsize: {step}\nDecrease error: {decrease}\nCurvature error: {curvature}",
-                {
-                    "value": state.start.value,
-                    "slope": state.start.slope,
-                    "step": state.step,
-                    "decrease": state.decrease_error,
-                    "curvature": state.curvature_error,
-                },
-            ),
-            (self._ran_into_limit(state.bracketed, state.step), FLAG_INTERVAL_NOT_FOUND, {}),
-            (
-                self._too_small(state.bracketed, state.low, state.high),
-                FLAG_INTERVAL_TOO_SMALL,
-                {},
-            ),
-            (decreased, FLAG_CURVATURE_COND_NOT_SATISFIED, {}),
-            (~decreased, FLAG_NO_STEPSIZE_FOUND, {}),
-            (state.num_steps >= self.max_steps, "All steps allowed were tried; consider more.", {}),
-            (state.start.slope >= 0, FLAG_NOT_A_DESCENT_DIRECTION, {}),
-            (
-                ~decreased & (state.step > 0),
-                "Taking the last step tried all the same: the objective may increase.",
-                {},
-            ),
-            (state.step == 0, "The objective is not finite there: not moving.", {}),
+        header, *verdicts = _line.diagnose(
+            state, state.start.value, state.low.step > 0, self.max_steps
+        )
+        limit = self._ran_into_limit(state.bracketed, state.step)
+        small = self._too_small(state.bracketed, state.low, state.high)
+        reasons: list[tuple[Any, str, dict[str, Any]]] = [
+            (limit, FLAG_INTERVAL_NOT_FOUND, {}),
+            (small, FLAG_INTERVAL_TOO_SMALL, {}),
         ]
-
-
-def _excess(error: jax.Array) -> jax.Array:
-    return jnp.where(jnp.isnan(error), jnp.inf, jnp.maximum(error, 0))
-
-
-def _choose(condition: jax.Array, if_true: Point, if_false: Point) -> Point:
-    return Point(*(jnp.where(condition, a, b) for a, b in zip(if_true, if_false, strict=True)))
+        return [header, *reasons, *verdicts]
 
 
 def _interpolate(low: Point, high: Point, former: Point) -> jax.Array:
     """Where to look in the interval: at the minimum of a cubic, else of a parabola, else halfway.
 
     The cubic goes through three points and the slope at ``low``, the parabola through two (pages
-    58 and 59 of the book). Each is trusted only well inside the interval; a comparison with NaN
-    is False, so a minimum that does not exist is not trusted either.
+    58 and 59 of the book). Each is trusted only well inside the interval.
     """
     width = jnp.abs(high.step - low.step)
     left = jnp.minimum(low.step, high.step)
@@ -254,29 +210,8 @@ def _interpolate(low: Point, high: Point, former: Point) -> jax.Array:
     def inside(step: jax.Array, margin: float) -> jax.Array:
         return (step > left + margin * width) & (step < left + (1 - margin) * width)
 
-    cubic, parabola = _cubic_minimum(low, high, former), _parabola_minimum(low, high)
+    cubic = _line.cubic_minimum_of_three(low, high, former)
+    parabola = _line.parabola_minimum(low, high)
     halfway = (low.step + high.step) / 2
     fallback = jnp.where(inside(parabola, 0.1), parabola, halfway)
     return jnp.where(inside(cubic, 0.2), cubic, fallback)
-
-
-def _parabola_minimum(a: Point, b: Point) -> jax.Array:
-    """The minimum of the parabola with value and slope of ``a`` and the value of ``b``."""
-    width = b.step - a.step
-    curvature = ((b.value - a.value) / width - a.slope) / width
-    return a.step - a.slope / (2 * curvature)
-
-
-def _cubic_minimum(a: Point, b: Point, c: Point) -> jax.Array:
-    """The minimum of the cubic with value and slope of ``a`` and the values of ``b`` and ``c``.
-
-    With t = step - a.step the cubic is value + slope t + q t^2 + p t^3, and its minimum is at
-    (r - q) / (3 p) = -slope / (r + q) with r = sqrt(q^2 - 3 p slope): whichever does not cancel.
-    """
-    width_b, width_c = b.step - a.step, c.step - a.step
-    curvature_b = ((b.value - a.value) / width_b - a.slope) / width_b
-    curvature_c = ((c.value - a.value) / width_c - a.slope) / width_c
-    p = (curvature_b - curvature_c) / (width_b - width_c)
-    q = curvature_b - p * width_b
-    r = jnp.sqrt(q**2 - 3 * p * a.slope)
-    return a.step + jnp.where(q > 0, -a.slope / (r + q), (r - q) / (3 * p))

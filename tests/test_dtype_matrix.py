@@ -27,6 +27,9 @@ SOLVERS = {
     "lbfgs_backtracking_store_grad": optax_ls.lbfgs(memory_size=3, linesearch=backtracking(True)),
     "lbfgs_no_search": optax_ls.lbfgs(0.2, memory_size=3, linesearch=None),
     "sgd_zoom": optax_ls.chain(optax_ls.sgd(1.0), optax_ls.scale_by_zoom_linesearch(20)),
+    "sgd_more_thuente": optax_ls.chain(
+        optax_ls.sgd(1.0), optax_ls.scale_by_more_thuente_linesearch(20)
+    ),
     "sgd_backtracking": optax_ls.chain(optax_ls.sgd(1.0), backtracking(False)),
     "sgd_backtracking_store_grad": optax_ls.chain(optax_ls.sgd(1.0), backtracking(True)),
 }

@@ -15,6 +15,9 @@ SOLVERS = {
     "lbfgs_backtracking_store_grad": optax_ls.lbfgs(
         memory_size=3, linesearch=optax_ls.scale_by_backtracking_linesearch(20, store_grad=True)
     ),
+    "lbfgs_more_thuente": optax_ls.lbfgs(
+        memory_size=3, linesearch=optax_ls.scale_by_more_thuente_linesearch(20)
+    ),
     "sgd_zoom": optax_ls.chain(optax_ls.sgd(1.0), optax_ls.scale_by_zoom_linesearch(20)),
     "sgd_backtracking": optax_ls.chain(
         optax_ls.sgd(1.0), optax_ls.scale_by_backtracking_linesearch(20)

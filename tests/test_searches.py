@@ -1,4 +1,4 @@
-"""Both line searches take the step that they promise, on good lines and on broken ones."""
+"""The line searches take the step that they promise, on good lines and on broken ones."""
 
 import functools
 import math
@@ -14,7 +14,8 @@ import optax_ls
 
 zoom = optax_ls.scale_by_zoom_linesearch
 backtracking = functools.partial(optax_ls.scale_by_backtracking_linesearch, store_grad=True)
-SEARCHES = {"zoom": zoom, "backtracking": backtracking}
+more_thuente = optax_ls.scale_by_more_thuente_linesearch
+SEARCHES = {"zoom": zoom, "backtracking": backtracking, "more_thuente": more_thuente}
 each_search = pytest.mark.parametrize("search", SEARCHES.values(), ids=SEARCHES)
 many = settings(max_examples=60, derandomize=True)
 
@@ -137,23 +138,23 @@ def search_wavy(compiled, make, coefficients):
     return float(x), state, float(wavy(zero, coefficients))
 
 
-def wolfe_search(slope_rtol, curv_rtol):
-    return functools.partial(
-        optax_ls.scale_by_zoom_linesearch,
-        40,
-        slope_rtol=slope_rtol,
-        curv_rtol=curv_rtol,
-        approx_dec_rtol=None,
-    )
+def wolfe_search(search, slope_rtol, curv_rtol):
+    return functools.partial(search, 40, slope_rtol=slope_rtol, curv_rtol=curv_rtol)
 
 
-WOLFE = {setting: wolfe_search(*setting) for setting in [(1e-4, 0.9), (1e-4, 0.1), (0.1, 0.5)]}
+exact_zoom = functools.partial(zoom, approx_dec_rtol=None)
+WOLFE = [
+    (setting, wolfe_search(search, *setting))
+    for search in (exact_zoom, more_thuente)
+    for setting in [(1e-4, 0.9), (1e-4, 0.1), (0.1, 0.5)]
+]
+each_wolfe_search = pytest.mark.parametrize(("setting", "make"), WOLFE)
 
 
-@pytest.mark.parametrize(("setting", "make"), WOLFE.items(), ids=map(str, WOLFE))
+@each_wolfe_search
 @many
 @given(coefficients=wavy_lines)
-def test_zoom_step_decreases_the_value_sufficiently(
+def test_wolfe_step_decreases_the_value_sufficiently(
     setting, make, coefficients, compiled, enable_x64
 ):
     with enable_x64(True):
@@ -163,10 +164,10 @@ def test_zoom_step_decreases_the_value_sufficiently(
         assert float(wavy(x, coefficients)) <= bound + 1e-12 * abs(start)
 
 
-@pytest.mark.parametrize(("setting", "make"), WOLFE.items(), ids=map(str, WOLFE))
+@each_wolfe_search
 @many
 @given(coefficients=wavy_lines)
-def test_zoom_step_has_a_small_curvature(setting, make, coefficients, compiled, enable_x64):
+def test_wolfe_step_has_a_small_curvature(setting, make, coefficients, compiled, enable_x64):
     with enable_x64(True):
         x, _, _ = search_wavy(compiled, make, coefficients)
         bound = setting[1] * abs(wavy_slope(0, coefficients))
@@ -286,7 +287,9 @@ def test_zoom_that_falls_back_evaluates_its_best_point_once_more():
 
 
 @pytest.mark.parametrize("max_steps", [1, 2, 5])
-@pytest.mark.parametrize(("search", "more"), [(zoom, 0), (backtracking, 1)], ids=SEARCHES)
+@pytest.mark.parametrize(
+    ("search", "more"), [(zoom, 0), (backtracking, 1)], ids=["zoom", "backtracking"]
+)
 def test_failing_search_tries_as_many_steps_as_it_may(search, more, max_steps):
     _, state, _ = search_from_zero(search, uphill, max_steps)
     assert state.info.num_linesearch_steps == max_steps + more
