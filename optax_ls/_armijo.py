@@ -13,7 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from . import _checks, _numerics
+from . import _checks, _line, _numerics
 
 
 class BacktrackingState(NamedTuple):
@@ -74,8 +74,7 @@ class Backtracking:
         """Takes phi(step); decides whether to accept the step, shorten it, or give up."""
         del slope
         bound = (1 + self.rtol) * state.value_init + self.slope_rtol * state.step * state.slope_init
-        error = jnp.maximum(value - bound - self.atol, 0)
-        error = jnp.where(jnp.isnan(error), jnp.inf, error)
+        error = _line.error(value - bound - self.atol)
         num_steps = _numerics.increment(state.num_steps)
         accepted = error <= 0
         failed = ~accepted & (num_steps > self.max_steps)

@@ -160,8 +160,10 @@ def same_structure(
                 f"{name}{path} has shape {np.shape(leaves[path])}, but {reference_name}{path} "
                 f"has shape {np.shape(wanted[path])}"
             )
+        if not dtypes:
+            continue
         dtype, wanted_dtype = jnp.result_type(leaves[path]), jnp.result_type(wanted[path])
-        if dtypes and dtype != wanted_dtype:
+        if dtype != wanted_dtype:
             raise TypeError(
                 f"{name}{path} has dtype {dtype}, but {reference_name}{path} has {wanted_dtype}"
             )

@@ -358,8 +358,8 @@ def scale_by_more_thuente_linesearch(
         |\langle u, \nabla f(w + \eta u) \rangle| \le c_2 |\langle u, \nabla f(w) \rangle|
 
     with :math:`c_1` = ``slope_rtol`` and :math:`c_2` = ``curv_rtol``. The interpolation uses the
-    slopes of both ends of the interval, which as a rule takes fewer steps than zoom. Where the
-    objective changes by no more than rounding, the search goes by slopes alone. If no step
+    slopes of both ends of the interval. Where the objective changes by no more than rounding, the
+    search goes by slopes alone. If no step
     satisfies both conditions within the limits, the best step of sufficient decrease is taken; if
     there is none, the last one tried, or none if the objective is not finite there.
 
