@@ -1,6 +1,7 @@
 """Line searches and L-BFGS for JAX, with Optax's interface and a state whose types never change."""
 
 from . import testing, tree
+from ._armijo import Backtracking
 from ._base import (
     EmptyState,
     GradientTransformation,
@@ -25,7 +26,9 @@ from ._base import (
     trace,
     with_extra_args_support,
 )
-from ._lbfgs import ScaleByLBFGSState, lbfgs, scale_by_lbfgs
+from ._descent import MinimizeState
+from ._inverse_hessian import InverseHessian, inverse_hessian
+from ._lbfgs import lbfgs, scale_by_lbfgs
 from ._line import (
     FLAG_CURVATURE_COND_NOT_SATISFIED,
     FLAG_NO_STEPSIZE_FOUND,
@@ -42,9 +45,15 @@ from ._linesearch import (
     scale_by_more_thuente_linesearch,
     scale_by_zoom_linesearch,
 )
+from ._memory import ScaleByLBFGSState
+from ._minimize import minimize
+from ._more_thuente import MoreThuente
 from ._objective import value_and_grad_from_state
+from ._plot import plot_history
+from ._report import IterationInfo
+from ._result import History, MinimizeResult, MinimizeStatus
 from ._version import __version__
-from ._zoom import FLAG_INTERVAL_NOT_FOUND, FLAG_INTERVAL_TOO_SMALL
+from ._zoom import FLAG_INTERVAL_NOT_FOUND, FLAG_INTERVAL_TOO_SMALL, Zoom
 
 __all__ = [
     "FLAG_CURVATURE_COND_NOT_SATISFIED",
@@ -52,10 +61,18 @@ __all__ = [
     "FLAG_INTERVAL_TOO_SMALL",
     "FLAG_NOT_A_DESCENT_DIRECTION",
     "FLAG_NO_STEPSIZE_FOUND",
+    "Backtracking",
     "BacktrackingLinesearchInfo",
     "EmptyState",
     "GradientTransformation",
     "GradientTransformationExtraArgs",
+    "History",
+    "InverseHessian",
+    "IterationInfo",
+    "MinimizeResult",
+    "MinimizeState",
+    "MinimizeStatus",
+    "MoreThuente",
     "MoreThuenteLinesearchInfo",
     "OptState",
     "Params",
@@ -71,12 +88,16 @@ __all__ = [
     "TransformUpdateExtraArgsFn",
     "TransformUpdateFn",
     "Updates",
+    "Zoom",
     "ZoomLinesearchInfo",
     "__version__",
     "apply_updates",
     "chain",
     "identity",
+    "inverse_hessian",
     "lbfgs",
+    "minimize",
+    "plot_history",
     "scale",
     "scale_by_backtracking_linesearch",
     "scale_by_lbfgs",

@@ -111,7 +111,10 @@ def scalar(subject: str, value: Any, hint: str = "") -> Any:
         TypeError: it is no real floating-point number.
         ValueError: it has another shape.
     """
-    if value is None or isinstance(value, (tuple, list, dict, str)):
+    if isinstance(value, (tuple, list, dict)):
+        kind = type(value).__name__
+        raise TypeError(f"{subject} a scalar, got a {kind} of {len(value)}{hint}")
+    if value is None or isinstance(value, str):
         raise TypeError(f"{subject} a scalar, got {value!r}{hint}")
     try:
         value = jnp.asarray(value)
@@ -121,6 +124,22 @@ def scalar(subject: str, value: Any, hint: str = "") -> Any:
         raise ValueError(f"{subject} a scalar, got an array of shape {value.shape}{hint}")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(f"{subject} a real float, got dtype {value.dtype}")
+    return value
+
+
+def pair(subject: str, value: Any, wanted: str) -> Any:
+    """``value`` if it is a tuple of two.
+
+    Args:
+        subject: begins the message, and ends in a verb.
+        value: anything.
+        wanted: the tuple as a user would write it.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not (isinstance(value, tuple) and len(value) == 2):
+        raise TypeError(f"{subject} {wanted}, got {type(value).__name__}")
     return value
 
 
@@ -176,6 +195,17 @@ def same_structure(
         raise ValueError(
             f"{name} and {reference_name} are different trees: {structure} and {wanted_structure}"
         )
+
+
+def no_more_complex(name: str, tree: Any, reference: Any) -> None:
+    """Raises TypeError if a leaf is complex where ``reference``, of the same structure, is real."""
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    for (path, leaf), other in zip(paths, jax.tree.leaves(reference), strict=True):
+        if jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(other):
+            dtypes = jnp.result_type(leaf), jnp.result_type(other)
+            raise TypeError(
+                f"{path_name(name, path)} has dtype {dtypes[0]}, but the params there {dtypes[1]}"
+            )
 
 
 def given(caller: str, **arguments: Any) -> None:

@@ -51,6 +51,8 @@ def bind(
     dtype: Any,
     has_aux: bool = False,
     with_grad: bool = True,
+    gives_grad: bool = False,
+    name: str = "value_fn",
 ) -> Callable[[Any], Evaluation]:
     """The objective as a function of the params alone.
 
@@ -60,34 +62,45 @@ def bind(
         dtype: real dtype for the value.
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
         with_grad: whether to evaluate the gradient too.
+        gives_grad: whether ``value_fn`` returns its gradient as well, as a function made by
+            :func:`jax.value_and_grad` does.
+        name: what the user calls the function, for messages.
 
     Raises:
         TypeError: keyword arguments that ``value_fn`` does not take; at the call, a value that
-            is not a real float, or no pair with ``has_aux``.
-        ValueError: at the call, a value that is not a scalar.
+            is not a real float, or no pair where one is due.
+        ValueError: at the call, a value that is not a scalar, or a gradient unlike the params.
     """
-    _checks.function("value_fn", value_fn)
+    _checks.function(name, value_fn)
     fn_kwargs, unused = split_kwargs(value_fn, extra_args)
     if unused:
         raise TypeError(
             f"Unexpected keyword arguments {sorted(unused)}: "
-            f"value_fn{inspect.signature(value_fn)} has no such parameters"
+            f"{name}{inspect.signature(value_fn)} has no such parameters"
         )
 
+    def split(out: Any) -> tuple[jax.Array, Any]:
+        if has_aux:
+            out, aux = _checks.pair(f"with has_aux=True {name} must return", out, "(value, aux)")
+            return _checks.scalar(f"{name} must return", out), aux
+        hint = "; if it returns auxiliary output too, set has_aux=True"
+        return _checks.scalar(f"{name} must return", out, hint), None
+
     def scalar_fn(params: Any) -> tuple[jax.Array, Any]:
-        out = value_fn(params, **fn_kwargs)
-        if has_aux and not (isinstance(out, tuple) and len(out) == 2):
-            kind = type(out).__name__
-            raise TypeError(f"with has_aux=True value_fn must return (value, aux), got {kind}")
-        value, aux = out if has_aux else (out, None)
-        hint = "" if has_aux else "; if it returns auxiliary output too, set has_aux=True"
-        return _checks.scalar("value_fn must return", value, hint), aux
+        return split(value_fn(params, **fn_kwargs))
 
     def evaluate(params: Any) -> Evaluation:
-        if not with_grad:
-            value, aux = scalar_fn(params)
-            return Evaluation(_numerics.strong(value, dtype), None, aux)
-        (value, aux), grad = jax.value_and_grad(scalar_fn, has_aux=True)(params)
+        if gives_grad:
+            out = value_fn(params, **fn_kwargs)
+            wanted = "((value, aux), grad)" if has_aux else "(value, grad)"
+            out, grad = _checks.pair(f"with value_and_grad=True {name} must return", out, wanted)
+            _checks.same_structure("grad", grad, "params", params)
+            _checks.no_more_complex("grad", grad, params)
+            value, aux = split(out)
+        elif with_grad:
+            (value, aux), grad = jax.value_and_grad(scalar_fn, has_aux=True)(params)
+        else:
+            (value, aux), grad = scalar_fn(params), None
         return Evaluation(_numerics.strong(value, dtype), grad, aux)
 
     return evaluate

@@ -1,6 +1,7 @@
 """What test files share: eight host devices, 64-bit mode by the test, hypothesis without haste."""
 
 import contextlib
+import importlib.metadata
 import os
 
 # Both must stand before JAX looks for devices.
@@ -9,6 +10,11 @@ if "device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     )
+
+# JAX 0.10 spends half of its compile time, and so of ours, on how fused loops are emitted. What it
+# did before gives the same programs; later versions are quick and know the flag no more.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import pytest

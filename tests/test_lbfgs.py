@@ -1,64 +1,24 @@
 """The direction is that of the dense inverse Hessian made of the pairs in the memory."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dense import (
+    N,
+    as_complex,
+    as_tree,
+    compiled,
+    curved_pairs,
+    dense_inverse_hessian,
+    pairs_in_memory,
+    relative_distance,
+    run,
+    scale_of,
+    trajectory,
+)
 
 import optax_ls
-
-N = 6
-
-
-# Dense mathematics, in float64 whatever JAX is set to.
-
-
-def dense_inverse_hessian(pairs, gamma):
-    """The BFGS updates of gamma times the identity, one pair after the other (N&W 6.17)."""
-    h = gamma * np.eye(len(pairs[0][0]))
-    for s, y in pairs:
-        rho = 1 / (s @ y)
-        left = np.eye(len(s)) - rho * np.outer(s, y)
-        h = left @ h @ left.T + rho * np.outer(s, s)
-    return h
-
-
-def curved_pairs(number, rng, size=N):
-    """Steps, and changes of the gradient of one quadratic along them."""
-    root = rng.normal(size=(size, size))
-    hessian = root @ root.T + np.eye(size)
-    return [(s, hessian @ s) for s in rng.normal(size=(number, size))]
-
-
-def trajectory(pairs, rng):
-    """Params and gradients whose differences are the pairs, and a last gradient."""
-    params, grads = [rng.normal(size=N)], [rng.normal(size=N)]
-    for s, y in pairs:
-        params.append(params[-1] + s)
-        grads.append(grads[-1] + y)
-    return params, grads
-
-
-@functools.cache
-def compiled(memory_size, scale_init_precond=True):
-    tx = optax_ls.scale_by_lbfgs(memory_size, scale_init_precond)
-    return tx.init, jax.jit(tx.update)
-
-
-def run(params, grads, memory_size, scale_init_precond=True, as_tree=jnp.asarray):
-    """The last direction and state, from a whole history."""
-    init, update = compiled(memory_size, scale_init_precond)
-    state = init(as_tree(params[0]))
-    for w, g in zip(params, grads, strict=True):
-        direction, state = update(as_tree(g), state, as_tree(w))
-    return direction, state
-
-
-def relative_distance(got, wanted):
-    return np.linalg.norm(np.asarray(got) - wanted) / np.linalg.norm(wanted)
-
 
 # The direction.
 
@@ -74,8 +34,7 @@ def test_direction_is_that_of_the_dense_matrix_of_the_last_pairs(
     pairs = curved_pairs(number, rng)
     params, grads = trajectory(pairs, rng)
     direction, _ = run(params, grads, memory_size, scale_init_precond)
-    s, y = pairs[-1]
-    gamma = (s @ y) / (y @ y) if scale_init_precond else 1.0
+    gamma = scale_of(pairs[-1]) if scale_init_precond else 1.0
     wanted = dense_inverse_hessian(pairs[-memory_size:], gamma) @ grads[-1]
     assert relative_distance(direction, wanted) <= tolerance
 
@@ -101,13 +60,6 @@ def test_zero_gradient_gives_a_zero_direction():
 def test_direction_of_a_tree_is_that_of_the_flat_vector():
     rng = np.random.default_rng(0)
     params, grads = trajectory(curved_pairs(5, rng), rng)
-
-    def as_tree(v):
-        return {
-            "a": jnp.asarray(v[:1]),
-            "b": [jnp.asarray(v[1:5].reshape(2, 2)), jnp.asarray(v[5])],
-        }
-
     flat, _ = run(params, grads, 3)
     in_tree, _ = run(params, grads, 3, as_tree=as_tree)
     parts = [in_tree["a"], in_tree["b"][0].ravel(), in_tree["b"][1][None]]
@@ -117,9 +69,7 @@ def test_direction_of_a_tree_is_that_of_the_flat_vector():
 def test_complex_direction_is_that_of_the_real_vector_of_twice_the_length():
     rng = np.random.default_rng(1)
     params, grads = trajectory(curved_pairs(5, rng), rng)
-    half = N // 2
     real, _ = run(params, grads, 3)
-    as_complex = lambda v: jnp.asarray(v[:half] + 1j * v[half:])  # noqa: E731
     direction, _ = run(params, grads, 3, as_tree=as_complex)
     np.testing.assert_allclose(
         np.concatenate([direction.real, direction.imag]), real, rtol=1e-3, atol=1e-5
@@ -159,17 +109,6 @@ def test_direction_after_all_dimensions_of_a_quadratic_is_newtons(x64):
 
 
 # The memory.
-
-
-def pairs_in_memory(state):
-    """The pairs of a state of one flat leaf, oldest first."""
-    size = len(state.weights_memory)
-    number = min(int(state.num_pairs), size)
-    slots = [(int(state.num_pairs) - number + k) % size for k in range(number)]
-    return [
-        (np.asarray(state.diff_params_memory[k]), np.asarray(state.diff_updates_memory[k]))
-        for k in slots
-    ]
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 4, 9])

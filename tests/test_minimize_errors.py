@@ -1,0 +1,316 @@
+"""Wrong arguments of ``minimize`` fail before anything runs, with errors that name them."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import optax_ls
+
+PARAMS = {"w": jnp.ones(2), "layers": [jnp.ones(3)]}
+
+
+def objective(params):
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+
+
+def raises(kind, *parts):
+    """Expects an error of exactly this kind, with all the parts in its message, in order."""
+    return pytest.raises(kind, match="(?s)" + ".*".join(map(re.escape, parts)))
+
+
+def minimize(fun=objective, params=PARAMS, **arguments):
+    return optax_ls.minimize(fun, params, **{"memory_size": 2, "max_iters": 2, **arguments})
+
+
+def replace(path, leaf):
+    """PARAMS with another leaf at the path ``'w'`` or ``'layers'``."""
+    return {**PARAMS, path: [leaf] if path == "layers" else leaf}
+
+
+# Settings.
+
+NO_NUMBER, NO_COUNT = "must be a real number", "must be an integer"
+SETTINGS = {
+    "memory_size": [
+        (0, ValueError, "at least 1"),
+        (-3, ValueError, "at least 1"),
+        (1.5, TypeError, NO_COUNT),
+        (True, TypeError, NO_COUNT),
+        (None, TypeError, NO_COUNT),
+        ("10", TypeError, NO_COUNT),
+    ],
+    "gtol": [
+        (-1e-3, ValueError, "at least 0"),
+        (math.nan, ValueError, "at least 0"),
+        ("small", TypeError, NO_NUMBER),
+        (1j, TypeError, NO_NUMBER),
+        (np.ones(2), TypeError, NO_NUMBER),
+        (True, TypeError, NO_NUMBER),
+    ],
+    "ftol": [
+        (-1e-3, ValueError, "at least 0"),
+        (math.nan, ValueError, "at least 0"),
+        ("small", TypeError, NO_NUMBER),
+        ([1e-3], TypeError, NO_NUMBER),
+    ],
+    "max_iters": [
+        (-1, ValueError, "at least 0"),
+        (10.0, TypeError, NO_COUNT),
+        (None, TypeError, NO_COUNT),
+        (True, TypeError, NO_COUNT),
+        (np.ones(1, int), TypeError, NO_COUNT),
+    ],
+    "max_evals": [
+        (0, ValueError, "at least 1"),
+        (10.0, TypeError, NO_COUNT),
+        ("all", TypeError, NO_COUNT),
+    ],
+    "max_linesearch_steps": [
+        (0, ValueError, "at least 1"),
+        (2.5, TypeError, NO_COUNT),
+        ("many", TypeError, NO_COUNT),
+    ],
+    "linesearch": [
+        ("wolfe", ValueError, "one of 'more_thuente', 'zoom', 'backtracking'"),
+        (3, TypeError, "'more_thuente', 'zoom', 'backtracking', or a core"),
+        (None, TypeError, "'more_thuente', 'zoom', 'backtracking', or a core"),
+        (optax_ls.scale_by_zoom_linesearch(5), TypeError, "or a core"),
+    ],
+    "callback": [(3, TypeError, "must be a function"), ("print", TypeError, "must be a function")],
+}
+CASES = [(name, *case) for name, cases in SETTINGS.items() for case in cases]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "wanted"), CASES, ids=[f"{c[0]}-{c[1]!s:.12}" for c in CASES]
+)
+def test_setting_out_of_range_is_named_with_what_was_wanted(name, value, kind, wanted):
+    with raises(kind, name, wanted, "got"):
+        minimize(**{name: value})
+
+
+@pytest.mark.parametrize("core", [optax_ls.Zoom(5), optax_ls.MoreThuente(5)], ids=["zoom", "mt"])
+def test_number_of_steps_is_not_for_a_core_that_has_its_own(core):
+    with raises(ValueError, "max_linesearch_steps", "own limit"):
+        minimize(linesearch=core, max_linesearch_steps=5)
+
+
+def test_history_needs_to_know_its_rows():
+    with raises(ValueError, "history=True", "max_iters must not be traced"):
+        jax.jit(lambda k: minimize(history=True, max_iters=k))(3)
+
+
+# Params.
+
+
+@pytest.mark.parametrize("leaf", [jnp.arange(3), jnp.ones(3, bool), 7], ids=["int", "bool", "7"])
+def test_leaf_that_is_no_float_is_named_with_path_and_type(leaf):
+    dtype = str(jnp.asarray(leaf).dtype)
+    with raises(TypeError, "params['layers'][0]", dtype, "real or complex float"):
+        minimize(params=replace("layers", leaf))
+
+
+@pytest.mark.parametrize("leaf", ["weights", objective], ids=["str", "function"])
+def test_leaf_that_is_no_array_is_named(leaf):
+    with raises(TypeError, "params['w']", type(leaf).__name__):
+        minimize(params=replace("w", leaf))
+
+
+# The objective.
+
+
+@pytest.mark.parametrize("fun", [3, None, "f", PARAMS], ids=["3", "None", "str", "dict"])
+def test_fun_must_be_callable(fun):
+    with raises(TypeError, "fun must be a function", "got"):
+        minimize(fun)
+
+
+RETURNED = {
+    "array": (lambda p: p["layers"][0], ValueError, "(3,)"),
+    "array_of_one": (lambda p: p["w"][:1], ValueError, "(1,)"),
+    "integer": (lambda p: 3, TypeError, "real float", "int"),
+    "bool": (lambda p: p["w"][0] > 0, TypeError, "real float", "bool"),
+    "complex": (lambda p: p["w"][0] * 1j, TypeError, "real float", "complex64"),
+    "none": (lambda p: None, TypeError, "None"),
+    "string": (lambda p: "low", TypeError, "'low'"),
+    "dict": (lambda p: {"loss": 1.0}, TypeError, "dict"),
+    "pair": (lambda p: (1.0, 2.0), TypeError, "has_aux=True"),
+}
+
+
+@pytest.mark.parametrize("case", RETURNED.values(), ids=RETURNED)
+def test_fun_must_return_a_real_scalar(case):
+    fun, kind, *parts = case
+    with raises(kind, "fun must return a", *parts):
+        minimize(fun)
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [lambda f, x: f, lambda f, x: (f, x, x), lambda f, x: [f, x]],
+    ids=["1", "3", "list"],
+)
+def test_has_aux_needs_a_pair(returned):
+    with raises(TypeError, "has_aux=True", "fun must return (value, aux)"):
+        minimize(lambda p: returned(objective(p), p), has_aux=True)
+
+
+def test_has_aux_needs_a_scalar_value():
+    with raises(ValueError, "fun must return a scalar", "(2,)"):
+        minimize(lambda p: (p["w"], p), has_aux=True)
+
+
+def test_argument_that_fun_does_not_take_is_named():
+    with raises(TypeError, "zeal"):
+        minimize(kwargs={"zeal": 1.0})
+
+
+@pytest.mark.parametrize("args", [3.0, {"a": 1.0}, jnp.ones(2)], ids=["3.0", "dict", "array"])
+def test_args_must_be_a_tuple_or_a_list(args):
+    with raises(TypeError, "args", "tuple"):
+        minimize(lambda p, *_: objective(p), args=args)
+
+
+@pytest.mark.parametrize("kwargs", [3.0, (1.0,), "ab"], ids=["3.0", "tuple", "str"])
+def test_kwargs_must_be_a_dict(kwargs):
+    with raises(TypeError, "kwargs", "dict"):
+        minimize(lambda p, **_: objective(p), kwargs=kwargs)
+
+
+# A gradient of the user's own.
+
+
+def with_gradient(grad):
+    return lambda params: (objective(params), grad(jax.grad(objective)(params)))
+
+
+def test_value_and_grad_needs_a_pair():
+    with raises(TypeError, "value_and_grad=True", "fun must return (value, grad)"):
+        minimize(value_and_grad=True)
+
+
+def test_value_and_grad_with_aux_needs_a_pair_of_a_pair():
+    with raises(TypeError, "fun must return (value, aux)"):
+        minimize(with_gradient(lambda grad: grad), value_and_grad=True, has_aux=True)
+
+
+def test_value_and_grad_with_aux_needs_a_pair_at_all():
+    with raises(TypeError, "value_and_grad=True", "fun must return ((value, aux), grad)"):
+        minimize(value_and_grad=True, has_aux=True)
+
+
+def test_gradient_of_another_structure_is_named():
+    with raises(ValueError, "grad['layers']", "missing", "params['layers']"):
+        minimize(with_gradient(lambda grad: {"w": grad["w"]}), value_and_grad=True)
+
+
+def test_gradient_of_another_shape_is_named_with_both_shapes():
+    with raises(ValueError, "grad['w']", "(1,)", "params['w']", "(2,)"):
+        minimize(with_gradient(lambda grad: {**grad, "w": grad["w"][:1]}), value_and_grad=True)
+
+
+def test_complex_gradient_of_real_params_is_named():
+    with raises(TypeError, "grad['w']", "complex64"):
+        minimize(with_gradient(lambda grad: {**grad, "w": grad["w"] * 1j}), value_and_grad=True)
+
+
+# States.
+
+
+@pytest.fixture(scope="module")
+def state():
+    return minimize(max_iters=0).state
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [3, PARAMS, (), optax_ls.lbfgs().init(PARAMS)],
+    ids=["3", "params", "tuple", "lbfgs"],
+)
+def test_state_of_another_solver_is_refused(stranger):
+    with raises(TypeError, "state of minimize is a MinimizeState", "got", type(stranger).__name__):
+        minimize(state=stranger)
+
+
+def test_result_in_place_of_its_state_is_refused():
+    with raises(TypeError, "MinimizeState", "got MinimizeResult"):
+        minimize(state=minimize(max_iters=0))
+
+
+def test_state_of_another_memory_is_refused(state):
+    with raises(ValueError, "state has a memory of 2 pairs", "memory_size is 3"):
+        minimize(state=state, memory_size=3)
+
+
+def test_state_of_another_search_is_refused(state):
+    with raises(ValueError, "another line search", "linesearch needs"):
+        minimize(state=state, linesearch="zoom")
+
+
+def test_state_of_params_of_another_structure_is_refused(state):
+    with raises(ValueError, "params['layers'][0] is missing", "state"):
+        minimize(params={"w": jnp.ones(2)}, state=state)
+
+
+def test_state_of_params_of_another_shape_is_refused(state):
+    with raises(ValueError, "params['w']", "(4,)", "state", "(2,)"):
+        minimize(params=replace("w", jnp.ones(4)), state=state)
+
+
+def test_state_of_params_of_another_dtype_is_refused(state):
+    with raises(TypeError, "params['w']", "bfloat16", "state", "float32"):
+        minimize(params=replace("w", jnp.ones(2, "bfloat16")), state=state)
+
+
+def test_state_without_auxiliary_output_is_refused_where_there_is_some(state):
+    with raises(ValueError, "state", "aux"):
+        minimize(lambda p: (objective(p), p["w"]), state=state, has_aux=True)
+
+
+# The inverse Hessian.
+
+
+def test_state_without_a_memory_has_no_inverse_hessian():
+    with raises(ValueError, "no memory of L-BFGS", "EmptyState"):
+        optax_ls.inverse_hessian(optax_ls.EmptyState())
+
+
+def test_state_with_two_memories_has_no_inverse_hessian():
+    state = optax_ls.chain(*(optax_ls.scale_by_lbfgs(1) for _ in range(2))).init(PARAMS)
+    with raises(KeyError, "2 times"):
+        optax_ls.inverse_hessian(state)
+
+
+def test_inverse_hessian_names_a_leaf_that_is_unlike_the_params(state):
+    with raises(ValueError, "v['w']", "(3,)", "params['w']", "(2,)"):
+        optax_ls.inverse_hessian(state)(replace("w", jnp.ones(3)))
+
+
+def test_dense_inverse_hessian_of_complex_params_is_refused():
+    state = optax_ls.scale_by_lbfgs(1).init(jnp.ones(2, complex))
+    with raises(TypeError, "real params", "complex"):
+        optax_ls.inverse_hessian(state).dense()
+
+
+# Under jit.
+
+
+def test_errors_are_the_same_under_jit():
+    with raises(ValueError, "fun must return a scalar", "(2,)"):
+        jax.jit(lambda params: minimize(lambda p: p["w"], params))(PARAMS)
+
+
+def test_failed_call_leaves_nothing_behind():
+    calls = []
+
+    def fun(params):
+        calls.append(None)
+        return objective(params) if len(calls) > 1 else params["w"]
+
+    with raises(ValueError, "fun must return a scalar"):
+        minimize(fun)
+    assert minimize(fun).success

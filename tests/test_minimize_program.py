@@ -1,0 +1,273 @@
+"""``minimize`` is one program with one copy of the objective, compiled once for shapes and types.
+
+Copies are counted in the lowered program, by an operation that every evaluation of the objective
+contains exactly once, with the gradient or without it.
+"""
+
+import functools
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bestiary import rosenbrock
+
+import optax_ls
+
+LINESEARCHES = ["more_thuente", "zoom", "backtracking"]
+each_linesearch = pytest.mark.parametrize("linesearch", LINESEARCHES)
+SETTINGS = {
+    "plain": {},
+    "history": {"history": True, "max_iters": 5},
+    "callback": {"callback": print},
+    "progress": {"progress": True},
+    "ftol": {"ftol": 1e-3},
+    "implicit_diff": {"implicit_diff": True},
+}
+
+
+class Objective:
+    """Counts how often it is called; no derivative of it adds another sinh."""
+
+    operation = "chlo.sinh"
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x, centre=0.0):
+        self.calls += 1
+        return jnp.sum(jnp.sinh(x - centre) ** 2)
+
+
+def start():
+    return jnp.array([0.5, -1.0, 1.5], "float32")
+
+
+# The shortest program.
+minimize_briefly = functools.partial(
+    optax_ls.minimize, memory_size=1, linesearch="backtracking", max_iters=50
+)
+
+
+def lowered(fun, **settings):
+    return jax.jit(lambda x: optax_ls.minimize(fun, x, **settings)).lower(start())
+
+
+# Copies and traces.
+
+
+@each_linesearch
+def test_program_holds_one_copy_of_the_objective(linesearch):
+    program = lowered(Objective(), linesearch=linesearch)
+    assert program.as_text().count(Objective.operation) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "implicit_diff"])
+def test_settings_add_no_copy_of_the_objective(name):
+    program = lowered(Objective(), **SETTINGS[name])
+    assert program.as_text().count(Objective.operation) == 1
+
+
+def test_resumed_program_holds_one_copy_of_the_objective():
+    fun = Objective()
+    state = jax.eval_shape(lambda x: optax_ls.minimize(fun, x).state, start())
+    program = jax.jit(lambda x, state: optax_ls.minimize(fun, x, state=state)).lower(start(), state)
+    assert program.as_text().count(Objective.operation) == 1
+
+
+@each_linesearch
+@pytest.mark.parametrize("has_aux", [False, True])
+def test_objective_is_traced_at_most_twice(linesearch, has_aux, x64):
+    fun = Objective()
+    returned = (lambda x: (fun(x), x)) if has_aux else fun
+    lowered(returned, linesearch=linesearch, has_aux=has_aux)
+    assert 1 <= fun.calls <= 2
+
+
+def test_objective_in_a_scan_is_traced_at_most_twice():
+    fun = Objective()
+    body = lambda carry, x: (carry, optax_ls.minimize(fun, x).value)  # noqa: E731
+    jax.jit(lambda xs: jax.lax.scan(body, 0, xs)).lower(jnp.ones((4, 3)))
+    assert fun.calls <= 2
+
+
+# Calls that find a program.
+
+AGAIN = {
+    "params": lambda fun: minimize_briefly(fun, 2 * start(), args=(1.0,)),
+    "args": lambda fun: minimize_briefly(fun, start(), args=(5.0,)),
+    "numpy": lambda fun: minimize_briefly(fun, np.asarray(start()), args=(1.0,)),
+    "gtol": lambda fun: minimize_briefly(fun, start(), args=(1.0,), gtol=1e-2),
+    "max_iters": lambda fun: minimize_briefly(fun, start(), args=(1.0,), max_iters=3),
+    "max_evals": lambda fun: minimize_briefly(fun, start(), args=(1.0,), max_evals=7),
+    "steps": lambda fun: minimize_briefly(fun, start(), args=(1.0,), max_linesearch_steps=30),
+}
+ANEW = {
+    "shape": lambda fun: minimize_briefly(fun, jnp.ones(4), args=(1.0,)),
+    "memory_size": lambda fun: minimize_briefly(fun, start(), args=(1.0,), memory_size=2),
+    "linesearch": lambda fun: minimize_briefly(fun, start(), args=(1.0,), linesearch="zoom"),
+}
+
+
+@pytest.fixture(scope="module")
+def called():
+    fun = Objective()
+    minimize_briefly(fun, start(), args=(1.0,))
+    return fun
+
+
+@pytest.mark.parametrize("again", AGAIN.values(), ids=AGAIN)
+def test_other_data_and_limits_find_the_program(called, again):
+    before = called.calls
+    again(called)
+    assert called.calls == before
+
+
+@pytest.mark.parametrize("anew", ANEW.values(), ids=ANEW)
+def test_other_shapes_and_settings_are_another_program(called, anew):
+    before = called.calls
+    jax.eval_shape(lambda: anew(called))
+    assert called.calls > before
+
+
+def test_tolerances_of_the_value_share_a_program():
+    fun = Objective()
+    calls = [minimize_briefly(fun, start(), ftol=ftol) and fun.calls for ftol in (1e-3, 0.0, 0.1)]
+    assert len(set(calls)) == 1
+
+
+def test_numbers_of_iterations_and_evaluations_may_be_traced():
+    run = jax.jit(lambda *k: minimize_briefly(rosenbrock, start(), max_iters=k[0], max_evals=k[1]))
+    assert run(3, 50).num_iters == 3
+    assert run(50, 4).num_evals == 4
+
+
+def test_method_is_the_same_function_at_every_access():
+    class Model:
+        calls = 0
+
+        def loss(self, x):
+            self.calls += 1
+            return jnp.sum(x**2)
+
+    model = Model()
+    minimize_briefly(model.loss, start())
+    before = model.calls
+    minimize_briefly(model.loss, start())
+    assert model.calls == before
+
+
+def test_partial_of_arrays_is_the_same_program_with_other_arrays():
+    fun, calls = Objective(), []
+    for centre in (1.0, 2.0):
+        with_centre = jax.tree_util.Partial(fun, centre=jnp.asarray(centre))
+        result = minimize_briefly(with_centre, start())
+        np.testing.assert_allclose(result.params, centre, atol=1e-2)
+        calls.append(fun.calls)
+    assert calls[0] == calls[1]
+
+
+# Functions that go.
+
+
+class Data:
+    """Stands for something large."""
+
+
+def lambda_of(data):
+    return lambda x: jnp.sum(x**2) if data else None
+
+
+def method_of(data):
+    class Model:
+        def __init__(self):
+            self.data = data
+
+        def loss(self, x):
+            return jnp.sum(x**2)
+
+    return Model().loss
+
+
+MAKERS = {"lambda": lambda_of, "method": method_of}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_function_that_goes_leaves_nothing_behind(make):
+    data = Data()
+    fun, gone = make(data), weakref.ref(data)
+    jax.block_until_ready(minimize_briefly(fun, start()))
+    del fun, data
+    gc.collect()
+    assert gone() is None
+
+
+# Under transformations.
+
+
+def run(x):
+    return optax_ls.minimize(rosenbrock, x, memory_size=3, max_iters=10)
+
+
+def batch():
+    x = jnp.array([-1.2, 1.0, -1.2, 1.0])
+    return jnp.stack([x, jnp.ones(4), x + 0.1, x + 2.2, jnp.full(4, jnp.nan), x - 0.5])
+
+
+@pytest.fixture(scope="module")
+def alone(enable_x64):
+    """The run of each lane of the batch."""
+    with enable_x64(True):
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(run(x) for x in batch()))
+
+
+NESTS = {
+    "vmap_of_jit": jax.vmap(jax.jit(run)),
+    "jit_of_vmap_of_vmap": lambda xs: jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
+        jax.jit(jax.vmap(jax.vmap(run)))(xs.reshape(3, 2, 4)),
+    ),
+    "scan": lambda xs: jax.lax.scan(lambda carry, x: (carry, run(x)), None, xs)[1],
+}
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("nest", NESTS.values(), ids=NESTS)
+def test_every_lane_goes_its_own_way(nest, alone, x64):
+    together = nest(batch())
+    for field in ("num_iters", "num_evals", "status"):
+        np.testing.assert_array_equal(getattr(together, field), getattr(alone, field))
+    np.testing.assert_allclose(together.params, alone.params, rtol=1e-9)
+    np.testing.assert_allclose(together.value, alone.value, rtol=1e-7)
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+def test_jit_changes_no_bits_and_params_may_be_donated(alone, x64):
+    jitted = jax.jit(run, donate_argnums=0)
+    for lane, x in enumerate(batch()):
+        np.testing.assert_array_equal(jitted(x).params, alone.params[lane])
+
+
+# Memory.
+
+
+def quartics(x):
+    return jnp.sum(x**4 + x**2)
+
+
+@pytest.mark.parametrize("wanted", [None, "params"], ids=["result", "params"])
+def test_temporary_memory_is_that_of_the_pairs_and_a_few_vectors(wanted):
+    size, memory_size = 1_000_000, 10
+
+    def run(x):
+        result = optax_ls.minimize(quartics, x, memory_size=memory_size)
+        return getattr(result, wanted) if wanted else result
+
+    analysis = jax.jit(run).lower(jnp.ones(size, "float32")).compile().memory_analysis()
+    if analysis is None:
+        pytest.skip("this JAX does not say")
+    words = analysis.temp_size_in_bytes / 4 / size
+    assert words <= 2 * memory_size + 8
