@@ -1,6 +1,7 @@
 """The demo falls to scikit-learn's own optimum, and its counter keeps its type."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.5")
 
-DEMO = Path(__file__).parents[1] / "examples" / "digits.py"
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "examples" / "digits.py"
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,14 @@ def demo():
 
 
 @pytest.fixture(scope="module")
-def run(demo, enable_x64):
+def picture(tmp_path_factory):
+    return tmp_path_factory.mktemp("demo") / "build" / "digits.png"
+
+
+@pytest.fixture(scope="module")
+def run(demo, picture, enable_x64):
     """The numbers of one run, and what it printed."""
+    demo.PICTURE = picture
     lines = []
     demo.print = lambda *words: lines.append(" ".join(map(str, words)))
     with enable_x64(True):
@@ -40,6 +48,11 @@ def output(run):
 
 def test_optimum_is_that_of_scikit_learn(numbers):
     assert numbers["difference"] <= 1e-8
+
+
+def test_one_call_finds_the_same_optimum(numbers):
+    assert numbers["difference_in_one_call"] <= 1e-8
+    assert numbers["success"]
 
 
 def test_loss_begins_at_the_logarithm_of_the_number_of_digits(numbers):
@@ -64,19 +77,59 @@ def test_counter_has_64_bits(numbers, when):
 
 
 @pytest.mark.parametrize(
-    "said", ["iteration", "test accuracy", "relative difference", "int64 before the scan"]
+    "said",
+    [
+        "iteration",
+        "test accuracy",
+        "relative difference",
+        "int64 before the scan",
+        "MinimizeResult",
+    ],
 )
 def test_output_shows(output, said):
     assert said in output
+
+
+def without_numbers(line):
+    return re.sub(r"[\d.e+-]*\d[\d.e+-]*", "N", line).split()
+
+
+def test_readme_shows_this_output(output):
+    pytest.importorskip("matplotlib")
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"`make demo` fits.*?\n\n((?: {4}[^\n]*\n|\n)+)", readme, re.DOTALL)[1]
+    lines = [without_numbers(line) for line in shown.splitlines()]
+    printed = [without_numbers(line) for line in output.splitlines()]
+    assert len(lines) > 10
+    assert [line for line in lines if line not in printed] == []
+
+
+def test_picture_is_drawn(run, picture):
+    pytest.importorskip("matplotlib")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "build/digits.png" in run[1]
+
+
+def test_without_matplotlib_there_is_no_picture(demo, monkeypatch):
+    def absent(result):
+        raise ImportError("plot_history needs matplotlib")
+
+    monkeypatch.setattr(demo.optax_ls, "plot_history", absent)
+    assert demo.draw(None) == "No picture: plot_history needs matplotlib"
 
 
 def test_good_numbers_are_no_reason_to_complain(demo, numbers):
     assert demo.complaint(numbers) is None
 
 
+@pytest.mark.parametrize("which", ["difference", "difference_in_one_call"])
 @pytest.mark.parametrize("difference", [1e-7, float("nan")])
-def test_different_optimum_is_a_reason_to_complain(demo, numbers, difference):
-    assert "1e-08 is allowed" in demo.complaint({**numbers, "difference": difference})
+def test_different_optimum_is_a_reason_to_complain(demo, numbers, which, difference):
+    assert "1e-08 is allowed" in demo.complaint({**numbers, which: difference})
+
+
+def test_no_success_is_a_reason_to_complain(demo, numbers):
+    assert "without success" in demo.complaint({**numbers, "success": False})
 
 
 def test_counter_of_another_type_is_a_reason_to_complain(demo, numbers):

@@ -1,53 +1,106 @@
-"""Every Python block of the README runs, and prints what its comments say."""
+"""Every Python block of the README and of the pages runs, and prints what the page says."""
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import pytest
 
+import optax_ls
+
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-RECIPES = re.findall(r"^### (.+?)\n(?:(?!^#).)*?```python\n(.*?)```", README, re.DOTALL | re.M)
-SOURCES = dict(RECIPES)
+PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+VERSIONS = {"optimistix": "0.0.11"}
 
 
-each_recipe = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+class Block(NamedTuple):
+    """A Python block, and the output shown after it, if that is too long for comments."""
+
+    heading: str
+    source: str
+    output: str
+
+
+def blocks_of(page):
+    """The Python blocks of a page, each with the heading above it."""
+    heading = "no heading"
+    parts = r"^#+ ([^\n]+)\n|^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?|^```.*?^```\n"
+    for found in re.finditer(parts, page.read_text(), re.DOTALL | re.MULTILINE):
+        heading = found[1] or heading
+        if found[2]:
+            yield Block(heading, found[2], found[3] or "")
+
+
+BLOCKS = {
+    f"{name}: {block.heading} {number}": block
+    for name, path in PAGES.items()
+    for number, block in enumerate(blocks_of(path))
+}
+each_block = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+
+
+def comments(source):
+    """What the comments say that is printed."""
+    return re.findall(r"^ *print\(.*\)  # (.+)$", source, re.MULTILINE)
+
+
+def without_numbers(lines):
+    """The words of lines: numbers in long outputs depend on rounding."""
+    return [re.sub(r"[\d.e+-]*\d[\d.e+-]*", "N", line).split() for line in lines]
 
 
 @pytest.fixture
-def run():
-    """Runs a block in a namespace of its own and returns the lines that it prints."""
+def run(tmp_path, monkeypatch):
+    """Runs a block in a namespace and a folder of its own; returns the lines that it prints."""
+    monkeypatch.chdir(tmp_path)
     before, printed = jax.config.jax_enable_x64, []
 
     def execute(source):
-        names = {"print": lambda *words: printed.append(" ".join(map(str, words)))}
-        exec(compile(source, "<block of the README>", "exec"), names)
+        names = {"print": lambda *words: printed.extend(" ".join(map(str, words)).splitlines())}
+        exec(compile(source, "<block of a page>", "exec"), names)
         return printed
 
     yield execute
     jax.config.update("jax_enable_x64", before)
 
 
-def test_every_block_belongs_to_a_recipe_of_its_own():
-    assert README.count("```python") == len(SOURCES)
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_no_block_is_overlooked(page):
+    assert page.read_text().count("```python") == sum(1 for _ in blocks_of(page))
 
 
-@each_recipe
-def test_every_block_prints_something_and_says_what(source):
-    comments = re.findall(r"^print\(.*\)  # .+$", source, re.MULTILINE)
-    assert len(comments) == source.count("print(") > 0
+@each_block
+def test_every_block_prints_something_and_says_what(block):
+    said = len(comments(block.source)) + bool(block.output)
+    assert said == len(re.findall(r"^ *print\(", block.source, re.MULTILINE)) > 0
 
 
-@each_recipe
-def test_block_prints_what_its_comments_say(source, run):
-    if "import optimistix" in source:
-        pytest.importorskip("optimistix", minversion="0.0.11")
-    assert run(source) == re.findall(r"^print\(.*\)  # (.+)$", source, re.MULTILINE)
+@each_block
+def test_block_prints_what_the_page_says(block, run):
+    imported = re.findall(r"^ *(?:import|from) (\w+)", block.source, re.MULTILINE)
+    for name in imported:
+        pytest.importorskip(name, minversion=VERSIONS.get(name))
+    printed, said = run(block.source), comments(block.source)
+    shown = block.output.splitlines()
+    assert printed[: len(said)] == said
+    assert without_numbers(printed[len(said) :]) == without_numbers(shown)
 
 
 @pytest.mark.parametrize(
-    "target", [link for link in re.findall(r"\]\((.+?)\)", README) if "://" not in link]
+    ("page", "target"),
+    [
+        (path, link)
+        for path in PAGES.values()
+        for link in re.findall(r"\]\((.+?)\)", path.read_text())
+        if "://" not in link
+    ],
 )
-def test_link_leads_somewhere(target):
-    assert (ROOT / target).exists()
+def test_link_leads_somewhere(page, target):
+    assert (page.parent / target).exists()
+
+
+@pytest.mark.parametrize("page", ["minimize.md", "coming-from.md"])
+def test_default_of_gtol_is_that_of_the_docstring(page):
+    default = re.search(r"[\d.e-]+ in float32, [\d.e-]+ in float64", optax_ls.minimize.__doc__)[0]
+    assert default in PAGES[page].read_text()
