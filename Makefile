@@ -1,19 +1,24 @@
-# Everything runs in .venv, made by $(PYTHON) and filled from requirements/dev.txt.
+# Everything runs in .venv, made by $(PYTHON) and filled from requirements/dev.txt; only the
+# benchmarks, which need Python 3.11, have a .venv-bench, filled from requirements/bench.txt.
+# ARGS are options for a benchmark: make cutest ARGS="--problems AKIVA ROSENBR --jobs 1".
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := .venv-bench
+BENCH_READY := $(BENCH)/.ready
 
 # Interpreters that pyenv holds need not be on the PATH for `make matrix` to find them.
 PYENV_BINS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.*/bin)
 EMPTY :=
 matrix: export PATH := $(PATH):$(subst $(EMPTY) $(EMPTY),:,$(PYENV_BINS))
 
-COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.10 \
-	--generate-hashes --no-annotate --custom-compile-command "make lock" setup.cfg
+# What follows is the oldest Python, and what to lock.
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" setup.cfg --python-version
 
-.PHONY: help demo test conformance coverage lint types matrix lock clean
+.PHONY: help demo test conformance coverage lint types matrix cutest rosenbrock lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,13 +48,20 @@ types: $(READY)  ## check the types of the package
 matrix: $(READY)  ## run the tests on the oldest and newest JAX; names interpreters it lacks
 	$(BIN)/tox run
 
+cutest: $(BENCH_READY)  ## run the solvers on problems of CUTEst; ARGS=--help for the options
+	$(BENCH)/bin/python -m benchmarks.cutest $(ARGS)
+
+rosenbrock: $(BENCH_READY)  ## time the solvers on a thousand problems at once, under vmap
+	$(BENCH)/bin/python -m benchmarks.rosenbrock_vmap $(ARGS)
+
 lock: $(READY)  ## renew the locked requirements
-	$(COMPILE) requirements/dev.in --extra test --extra progress --extra plot -o requirements/dev.txt
-	$(COMPILE) --constraints requirements/dev.txt -o requirements/runtime.txt
-	$(COMPILE) requirements/oldest.in --extra test -o requirements/oldest.txt
+	$(COMPILE) 3.10 requirements/dev.in --extra test --extra progress --extra plot -o requirements/dev.txt
+	$(COMPILE) 3.10 --constraints requirements/dev.txt -o requirements/runtime.txt
+	$(COMPILE) 3.10 requirements/oldest.in --extra test -o requirements/oldest.txt
+	$(COMPILE) 3.11 --constraints requirements/dev.txt --extra bench -o requirements/bench.txt
 
 clean:  ## remove everything that make has made
-	rm -rf $(VENV) .tox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(BENCH) .tox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/dev.txt setup.cfg setup.py optax_ls/_version.py
@@ -57,4 +69,11 @@ $(READY): requirements/dev.txt setup.cfg setup.py optax_ls/_version.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --use-pep517 --editable .
+	@touch $@
+
+$(BENCH_READY): requirements/bench.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$@ needs Python 3.11 or newer: name one, as in PYTHON=python3.12")'
+	@echo "Filling $(BENCH) from requirements/bench.txt: a minute or two, the first time only."
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --require-hashes -r requirements/bench.txt
 	@touch $@
