@@ -124,7 +124,12 @@ def _along(params: Any, step: jax.Array, direction: Any) -> Any:
 
     def move(p: jax.Array, d: jax.Array) -> jax.Array:
         wide = jnp.promote_types(p.dtype, jnp.float32)
-        return (p.astype(wide) + (step * d.astype(wide)).astype(wide)).astype(p.dtype)
+        moved = p.astype(wide) + (step * d.astype(wide)).astype(wide)
+        finfo = _numerics.finfo(p.dtype)
+        if finfo.bits < 32:
+            # Or else the compiler may drop the rounding, and the objective sees other params.
+            moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)
+        return moved.astype(p.dtype)
 
     return jax.tree.map(move, params, direction)
 

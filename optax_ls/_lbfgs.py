@@ -70,9 +70,9 @@ def scale_by_lbfgs(
         g = tree.cast_like(updates, state.updates)
         s, y = tree.sub(w, state.params), tree.sub(g, state.updates)
         direction, lesson = _memory.propose(
-            state, g, s, y, state.count > 0, fitted=scale_init_precond
+            state, g, s, y, state.count > 0, fitted=scale_init_precond, differentiable=True
         )
-        state = _memory.write(state, s, y, lesson)
+        state = _memory.write(state, s, y, lesson, differentiable=True)
         state = state._replace(count=_numerics.increment(state.count), params=w, updates=g)
         return direction, state
 

@@ -193,14 +193,16 @@ def _kept_dot(matrix: jax.Array, vector: jax.Array, lesson: Lesson) -> jax.Array
     return jnp.where(kept, _dot(matrix, jnp.where(kept, vector, 0)), 0)
 
 
-@jax.custom_batching.custom_vmap
 def _put(rows: jax.Array, row: jax.Array, slot: jax.Array, good: jax.Array) -> jax.Array:
     """The rows with another one in a slot, if it is good."""
     # Selecting the row, not all rows, lets the compiler write in place.
     return rows.at[slot].set(jnp.where(good, row, rows[slot]))
 
 
-@_put.def_vmap
+_put_in_loop = jax.custom_batching.custom_vmap(_put)
+
+
+@_put_in_loop.def_vmap
 def _put_in_lanes(size: int, batched: Any, *operands: Any) -> tuple[jax.Array, bool]:
     """The same for many memories at once, where a row in place would be a slow scatter."""
     rows, row, slot, good = (
@@ -212,8 +214,10 @@ def _put_in_lanes(size: int, batched: Any, *operands: Any) -> tuple[jax.Array, b
     return jnp.where(here, row[:, None], rows), True
 
 
-def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLBFGSState:
-    """The state after a lesson."""
+def write(
+    state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson, *, differentiable: bool = False
+) -> ScaleByLBFGSState:
+    """The state after a lesson; ``differentiable`` as for :func:`propose`."""
     here, forget = lesson.entering, lesson.forget
     column, y_y = lesson.column[:, None], lesson.y_y
     inverse_r = jnp.where(here, column, 0)
@@ -221,7 +225,8 @@ def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLB
     touched = forget | here | here[:, None]
 
     def put(rows: jax.Array, row: jax.Array) -> jax.Array:
-        written: jax.Array = _put(rows, row, lesson.slot, lesson.good)
+        write_row: Any = _put if differentiable else _put_in_loop
+        written: jax.Array = write_row(rows, row, lesson.slot, lesson.good)
         return written
 
     weights = jnp.where(forget, 0, state.weights_memory)
@@ -337,6 +342,8 @@ def propose(
     allowed: chex.Numeric = True,
     forget: chex.Numeric = False,
     fitted: bool = True,
+    *,
+    differentiable: bool = False,
 ) -> tuple[Any, Lesson]:
     """H g with the pair in the memory, and what is to be written there.
 
@@ -351,6 +358,8 @@ def propose(
         allowed: bool, whether the pair may enter if it has curvature.
         forget: bool, whether the older pairs are dropped.
         fitted: whether the factor of the identity is to fit the newest pair; else it is 1.
+        differentiable: whether reverse derivatives may be wanted, which what makes it fast under
+            :func:`jax.vmap` does not have.
     """
 
     def algebra(_: jax.Array, state: Any, products: Products, *flags: Any) -> Any:
@@ -362,7 +371,7 @@ def propose(
     none: dict[str, Any] = dict.fromkeys(
         ("params", "updates", "diff_params_memory", "diff_updates_memory")
     )
-    lesson, weights = _numerics.fenced(algebra)(
+    lesson, weights = (algebra if differentiable else _numerics.fenced(algebra))(
         state.num_pairs,
         state._replace(**none),
         inner_products(state, g, s, y),

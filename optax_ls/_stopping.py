@@ -109,8 +109,8 @@ def watch(before: Watch, trip: Trip) -> tuple[Watch, jax.Array]:
     invisible = trip.promise <= jnp.maximum(_NOISE * eps * jnp.abs(trip.value), eps * size)
     invisible = invisible | (trip.tiny & (trip.promise <= eps**0.5 * size))
     walled = (before.walled & ~trip.fresh) | ~trip.finite
-    at_the_end = size > eps * _numerics.finfo(size.dtype).max  # of the floats: falling for ever
-    now_settled = jnp.where(trip.failed, invisible & ~walled, stuck) & ~at_the_end
+    falling_for_ever = size > _numerics.finfo(size.dtype).max ** 0.5
+    now_settled = jnp.where(trip.failed, invisible & ~walled, stuck) & ~falling_for_ever
     return Watch(
         value_init=jnp.where(trip.first, trip.value, before.value_init),
         lowest=jnp.where(lower, trip.value, before.lowest),

@@ -270,4 +270,5 @@ def test_temporary_memory_is_that_of_the_pairs_and_a_few_vectors(wanted):
     if analysis is None:
         pytest.skip("this JAX does not say")
     words = analysis.temp_size_in_bytes / 4 / size
-    assert words <= 2 * memory_size + 8
+    vectors = 8 if jax.__version_info__ >= (0, 5) else 9
+    assert words <= 2 * memory_size + vectors + 0.01
