@@ -72,7 +72,7 @@ def scale_by_lbfgs(
         direction, lesson = _memory.propose(
             state, g, s, y, state.count > 0, fitted=scale_init_precond, differentiable=True
         )
-        state = _memory.write(state, s, y, lesson, differentiable=True)
+        state = _memory.write(state, s, y, lesson)
         state = state._replace(count=_numerics.increment(state.count), params=w, updates=g)
         return direction, state
 

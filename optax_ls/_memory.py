@@ -193,31 +193,8 @@ def _kept_dot(matrix: jax.Array, vector: jax.Array, lesson: Lesson) -> jax.Array
     return jnp.where(kept, _dot(matrix, jnp.where(kept, vector, 0)), 0)
 
 
-def _put(rows: jax.Array, row: jax.Array, slot: jax.Array, good: jax.Array) -> jax.Array:
-    """The rows with another one in a slot, if it is good."""
-    # Selecting the row, not all rows, lets the compiler write in place.
-    return rows.at[slot].set(jnp.where(good, row, rows[slot]))
-
-
-_put_in_loop = jax.custom_batching.custom_vmap(_put)
-
-
-@_put_in_loop.def_vmap
-def _put_in_lanes(size: int, batched: Any, *operands: Any) -> tuple[jax.Array, bool]:
-    """The same for many memories at once, where a row in place would be a slow scatter."""
-    rows, row, slot, good = (
-        x if is_batched else jnp.broadcast_to(x, (size, *jnp.shape(x)))
-        for x, is_batched in zip(operands, batched, strict=True)
-    )
-    here = good[:, None] & (jnp.arange(rows.shape[1]) == slot[:, None])
-    here = jnp.expand_dims(here, tuple(range(2, rows.ndim)))
-    return jnp.where(here, row[:, None], rows), True
-
-
-def write(
-    state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson, *, differentiable: bool = False
-) -> ScaleByLBFGSState:
-    """The state after a lesson; ``differentiable`` as for :func:`propose`."""
+def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLBFGSState:
+    """The state after a lesson."""
     here, forget = lesson.entering, lesson.forget
     column, y_y = lesson.column[:, None], lesson.y_y
     inverse_r = jnp.where(here, column, 0)
@@ -225,9 +202,8 @@ def write(
     touched = forget | here | here[:, None]
 
     def put(rows: jax.Array, row: jax.Array) -> jax.Array:
-        write_row: Any = _put if differentiable else _put_in_loop
-        written: jax.Array = write_row(rows, row, lesson.slot, lesson.good)
-        return written
+        # Selecting the row, not all rows, lets the compiler write in place.
+        return rows.at[lesson.slot].set(jnp.where(lesson.good, row, rows[lesson.slot]))
 
     weights = jnp.where(forget, 0, state.weights_memory)
     num_pairs = jnp.where(forget, 0, jnp.asarray(state.num_pairs))

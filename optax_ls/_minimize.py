@@ -331,9 +331,7 @@ def _with_implicit_derivatives(
     the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
     preconditioner.
     """
-    fun_is_tree = not jax.tree_util.all_leaves([fun])
-    frozen_fun = _frozen(fun) if fun_is_tree else fun
-    frozen = _frozen(inputs)
+    frozen_fun, frozen = _frozen(fun), _frozen(inputs)
     result = _solve(frozen_fun, _frozen(params), frozen, settings, limits, _frozen(state))
     x, dtype = result.params, result.value.dtype
 

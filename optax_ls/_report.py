@@ -66,7 +66,14 @@ class Reporter:
             info = IterationInfo(num_iters, value, grad_norm, step, num_evals, params)
             if bar is not None:
                 bar.show(info, bool(ended))
-            stop = self.callback is not None and moved and self.callback(info) is True
+            if self.callback is None or not moved:
+                return np.asarray(False)
+            try:
+                stop = self.callback(info) is True
+            except BaseException:
+                if bar is not None:
+                    bar.close()
+                raise
             if stop and bar is not None and not ended:
                 bar.show(info, True)
             return np.asarray(stop)

@@ -1,6 +1,8 @@
 """What ``minimize`` returns: the status, the course, and the table that a person reads."""
 
 import enum
+import functools
+import operator
 from typing import Any, NamedTuple, Optional
 
 import jax
@@ -137,9 +139,8 @@ class MinimizeResult(NamedTuple):
     @property
     def success(self) -> jax.Array:
         """Bool: whether the gradient is small or the value has settled."""
-        return (self.status == int(MinimizeStatus.GRADIENT_SMALL)) | (
-            self.status == int(MinimizeStatus.VALUE_SETTLED)
-        )
+        successes = (int(status) for status in MinimizeStatus if status.success)
+        return functools.reduce(operator.or_, (self.status == code for code in successes))
 
     @property
     def message(self) -> str:

@@ -11,8 +11,8 @@ if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     )
 
-# JAX 0.10 spends half of its compile time, and so of ours, on how fused loops are emitted. What it
-# did before gives the same programs; later versions are quick and know the flag no more.
+# JAX 0.10 spends half of its compile time, and so of ours, on how fused loops are emitted. The flag
+# goes back to how it was done before; later versions are quick and know the flag no more.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 

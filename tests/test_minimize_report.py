@@ -264,6 +264,22 @@ def shown_batch():
     return jax.jit(jax.vmap(SHOWN))
 
 
+def test_bar_of_a_run_that_broke_off_is_closed(capfd, told):
+    pytest.importorskip("tqdm")
+
+    def answer(info):
+        if info.num_iters == 2:
+            raise ArithmeticError("too steep")
+
+    told.answer = answer
+    with pytest.raises(Exception, match="too steep"):
+        finished(SHOWN(start(), callback=told))
+    told.answer = lambda info: None
+    result, lines = shown(capfd, SHOWN, start(), callback=told)
+    assert lines[0].startswith("minimize:   0%|")
+    assert f"{result.num_iters}/50" in lines[-1]
+
+
 def test_nothing_is_shown_unless_asked_for(capfd):
     _, lines = shown(capfd, minimize, start())
     assert lines == []
