@@ -11,13 +11,14 @@ in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|, which sui
 different sizes. Whether that is the end is for ``_stopping.py`` to say.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
 
-from . import _memory, _numerics, _stopping, tree
+from . import _lanes, _memory, _numerics, _reductions, _stopping, tree
 from ._engine import LinesearchCore
 from ._objective import Evaluation
 from ._result import History, MinimizeStatus
@@ -151,15 +152,11 @@ def _try(
     found = evaluate(jax.tree.map(_numerics.like, params, types))
     value, aux = _numerics.keep_types((found.value, found.aux), (state.value, state.aux))
     grad = tree.cast_like(tree.conj(found.grad), state.memory.updates)
-    # Three maxima that can share one all-reduce.
-    grad_norm, size, length = (
-        tree.norm(x, jnp.inf).astype(dtype) for x in (grad, params, state.direction)
-    )
+    grad_norm, size, length = _reductions.maxima((grad, params, state.direction), dtype)
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & jnp.isfinite(size)
     # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
     tiny = length <= _numerics.finfo(dtype).eps ** 0.5 * size
-    slope_init = _memory.inner(state.direction, state.memory.updates, dtype)
-    slope = _memory.inner(state.direction, grad, dtype)
+    slope_init, slope = _reductions.slopes(state.direction, (state.memory.updates, grad), dtype)
     return _Trial(step, params, value, grad, aux, grad_norm, slope_init, slope, finite, tiny)
 
 
@@ -200,8 +197,7 @@ def _judge(
     search = tree.where(state.fresh, _numerics.keep_types(begun, state.search), state.search)
     # Cores hear of any value that is not finite, minus infinity too, as of a wall.
     value = jnp.where(trial.finite, trial.value, jnp.inf)
-    advance = _numerics.fenced(lambda _, *told: core.advance(*told))
-    search = advance(state.num_evals, search, value, trial.slope)
+    search = core.advance(search, value, trial.slope)
 
     nothing = state.best._replace(step=jnp.zeros_like(state.step), value=state.value)
     best = tree.where(state.fresh, nothing, state.best)
@@ -250,44 +246,104 @@ def _judge(
     return _Verdict(moved, to_trial, lower & ~done, moved | failed, restart, new)
 
 
-def _steepest_descent(params: Any, grad: Any, dtype: Any) -> Any:
+def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
     """The direction of steepest descent in relative coordinates, where it is 1 long at most."""
-    largest = tree.norm(params, jnp.inf).astype(dtype)
+    dtype = _numerics.search_dtype(params)
+    (largest,) = _lanes.computed(_reductions.maxima((params,), dtype))
     floor = jnp.where(largest > 0, float(_numerics.finfo(dtype).eps) * largest, 1)
     units = jax.tree.map(lambda p: jnp.abs(p).astype(dtype) + floor, params)
     relative = jax.tree.map(jnp.multiply, units, grad)
-    scale = -jnp.minimum(1, 1 / _memory.norm(relative, dtype))
+    scale = -_lanes.computed(jnp.minimum(1, 1 / _memory.norm(relative, dtype)))
     # Scaled before the units come in again: with large params the product would overflow.
-    direction = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
-    return tree.cast_like(direction, grad)
+    steepest = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
+    return tree.where(mask, tree.cast_like(steepest, direction), direction)
 
 
-def _turn(
-    state: MinimizeState, verdict: _Verdict, params: Any, grad: Any
-) -> tuple[_memory.ScaleByLBFGSState, Any]:
-    """The memory and the direction after a trip that ended at ``params``, where ``grad`` is."""
-    old, moved, restart = state.memory, verdict.moved, verdict.restart
-    s, y = tree.sub(params, old.params), tree.sub(grad, old.updates)
-    # After a search that failed it is kept until steepest descent succeeds: that may be the end.
-    forget = moved & (state.watch.restarted | restart)
+class _Point(NamedTuple):
+    """Params, the conjugate of what :func:`jax.grad` gives there, and auxiliary output."""
 
-    def turn() -> Any:
-        allowed = moved & ~restart & (state.num_evals > 0)
-        upwards, lesson = _memory.propose(old, grad, s, y, allowed, forget)
-        direction = jax.lax.cond(
-            restart,
-            lambda: _steepest_descent(params, grad, state.value.dtype),
-            lambda: tree.scale(-1, upwards),
-        )
-        return direction, lesson
+    params: Any
+    grad: Any
+    aux: Any
 
-    def keep() -> Any:
-        return state.direction, _memory.nothing_learnt(old)
 
-    direction, lesson = jax.lax.cond(verdict.turned, turn, keep)
-    memory = _memory.write(old, s, y, lesson)
-    count = _numerics.add_counters(jnp.asarray(old.count), moved)
-    return memory._replace(params=params, updates=grad, count=count), direction
+class _Seldom(NamedTuple):
+    """What most trips leave as it is, since most searches end with their first trial.
+
+    Attributes:
+        arrival: where a search ends.
+        best: gradient and auxiliary output of the best trial so far of one that goes on.
+    """
+
+    arrival: _Point
+    best: tuple[Any, Any]
+
+
+def _not_at_trial(
+    mask: Any, seldom: _Seldom, iterate: _Point, direction: Any, step: jax.Array, verdict: Any
+) -> _Seldom:
+    """Keeps the trial as the best one so far; or goes back, to that or to where the search began.
+
+    Args:
+        mask: as for :func:`_lanes.once`.
+        seldom: arrival at the trial.
+        iterate: where the search began.
+        direction: tree like the params.
+        step: to the best trial.
+        verdict: whether to keep the trial, whether to go back, whether the iterate moves.
+    """
+    (trial, best), (keep, back, moved) = seldom, verdict
+    there = _Point(_along(iterate.params, step, direction), *best)
+    arrival = tree.where(mask & back, tree.where(moved, there, iterate), trial)
+    return _Seldom(arrival, tree.where(mask & keep, (trial.grad, trial.aux), best))
+
+
+class _Turn(NamedTuple):
+    """What a trip that ends a search changes: the memory with the iterate, and the direction."""
+
+    memory: _memory.ScaleByLBFGSState
+    direction: Any
+    aux: Any
+
+
+def _turned(
+    mask: Any,
+    turn: _Turn,
+    arrival: _Point,
+    pair: tuple[Any, Any],
+    values: tuple[jax.Array, jax.Array],
+    flags: tuple[jax.Array, jax.Array],
+    restart: jax.Array,
+) -> _Turn:
+    """The turn at ``arrival``: the memory learns the pair and gives a new direction."""
+    old, (allowed, forget) = turn.memory, flags
+
+    def propose() -> Any:
+        allowed_here = allowed & mask
+        return _memory.propose(old, arrival.grad, *pair, allowed_here, forget, values, factor=-1.0)
+
+    # In a branch, so that all has been read before the rows are written: then they are written in
+    # place. The compiler cannot know that a counter is never negative.
+    downhill, lesson = jax.lax.cond(
+        _lanes.any_lane(jnp.asarray(old.count) >= 0),
+        propose,
+        lambda: (arrival.grad, _memory.nothing_learnt(old)),
+    )
+    # A lane that does not turn may learn nothing; of the rest, only this changes without a pair.
+    s_dot_g, y_dot_g = tree.where(
+        mask, (lesson.s_dot_g, lesson.y_dot_g), (old.s_dot_g, old.y_dot_g)
+    )
+    lesson = lesson._replace(s_dot_g=s_dot_g, y_dot_g=y_dot_g)
+    rows = old.diff_params_memory, old.diff_updates_memory
+    rows = _lanes.once(lesson.good, _memory.with_pair, rows, pair, lesson.slot, lesson.bend)
+    memory = _memory.with_rows(old, rows, lesson)
+    downhill = _lanes.once(restart, _steepest_descent, downhill, arrival.params, arrival.grad)
+    params, grad, direction, aux = tree.where(
+        mask,
+        (arrival.params, arrival.grad, downhill, arrival.aux),
+        (old.params, old.updates, turn.direction, turn.aux),
+    )
+    return _Turn(memory._replace(params=params, updates=grad), direction, aux)
 
 
 def _advance(
@@ -300,49 +356,54 @@ def _advance(
     """One trip: the state after one more evaluation, and whether the iterate moved."""
     trial = _try(core, evaluate, types, state)
 
-    def judge(_: jax.Array, *scalars: Any) -> _Verdict:
-        return _judge(core, *scalars)
+    numbers, no = _without_trees(state), jnp.zeros((), bool)
+    verdict = _lanes.apart(
+        state.num_evals >= 0,
+        functools.partial(_judge, core),
+        _Verdict(no, no, no, no, no, numbers),
+        numbers,
+        trial._replace(params=None, grad=None, aux=None),
+        limits,
+    )
 
-    scalars = _without_trees(state), trial._replace(params=None, grad=None, aux=None)
-    verdict = _numerics.fenced(judge)(state.num_evals, *scalars, limits)
-
-    # Where to: the trial, whose params need not be computed again, or the best one before.
-    best_params = _along(state.memory.params, state.best.step, state.direction)
-    params, grad, aux = tree.where(
-        verdict.to_trial,
-        (trial.params, trial.grad, trial.aux),
-        (best_params, state.best.grad, state.best.aux),
+    iterate = _Point(state.memory.params, state.memory.updates, state.aux)
+    back = verdict.turned & ~(verdict.moved & verdict.to_trial)
+    arrival, (best_grad, best_aux) = _lanes.once(
+        verdict.keep | back,
+        _not_at_trial,
+        _Seldom(_Point(trial.params, trial.grad, trial.aux), (state.best.grad, state.best.aux)),
+        iterate,
+        state.direction,
+        state.best.step,
+        (verdict.keep, back, verdict.moved),
     )
-    params, grad, aux = tree.where(
-        verdict.moved, (params, grad, aux), (state.memory.params, state.memory.updates, state.aux)
+    # Outside of the turn, which overwrites the iterate.
+    pair = (
+        tree.sub(arrival.params, state.memory.params),
+        tree.sub(arrival.grad, state.memory.updates),
     )
-    best_grad, best_aux = tree.where(
-        verdict.keep, (trial.grad, trial.aux), (state.best.grad, state.best.aux)
+    # After a search that failed the pairs are kept until steepest descent succeeds: that may be
+    # the end.
+    forget = verdict.moved & (state.watch.restarted | verdict.restart)
+    allowed = verdict.moved & ~verdict.restart & (state.num_evals > 0)
+    turn = _lanes.once(
+        verdict.turned,
+        _turned,
+        _Turn(state.memory, state.direction, state.aux),
+        arrival,
+        pair,
+        (state.value, verdict.state.value),
+        (allowed, forget),
+        verdict.restart,
     )
-    memory, direction = _turn(state, verdict, params, grad)
+    count = _numerics.add_counters(jnp.asarray(state.memory.count), verdict.moved)
     new = verdict.state._replace(
-        memory=memory,
-        aux=aux,
-        direction=direction,
+        memory=turn.memory._replace(count=count),
+        aux=turn.aux,
+        direction=turn.direction,
         best=verdict.state.best._replace(grad=best_grad, aux=best_aux),
     )
     return new, verdict.moved
-
-
-@jax.custom_batching.custom_vmap
-def _any_lane(running: jax.Array) -> jax.Array:
-    """Whether to go on; under :func:`jax.vmap`, whether any lane does.
-
-    A loop whose lanes end at different times keeps those that have ended by selecting between its
-    whole carry before and after, memories too. With one answer for all lanes it does not, and
-    ``_judge`` sees to it that a lane which has ended stays as it is.
-    """
-    return running
-
-
-@_any_lane.def_vmap
-def _any_of_lanes(size: int, batched: Any, running: jax.Array) -> tuple[Any, bool]:
-    return _any_lane(jnp.any(running) if batched[0] else running), False
 
 
 def run(
@@ -378,7 +439,9 @@ def run(
         return state.status == int(MinimizeStatus.RUNNING)
 
     def goes_on(carry: Any) -> Any:
-        return _any_lane(running(carry[0]))
+        # With one answer for all lanes nothing selects between carries. _judge holds still those
+        # that have stopped.
+        return _lanes.any_lane(running(carry[0]))
 
     def body(carry: Any) -> Any:
         state, history = carry

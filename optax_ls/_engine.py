@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _base, _checks, _numerics, _objective, tree
+from . import _base, _checks, _numerics, _objective, _reductions, tree
 
 
 class LinesearchCore(Protocol):
@@ -44,7 +44,10 @@ class LinesearchCore(Protocol):
 
 
 class _Trip(NamedTuple):
-    """The carry of the engine's loop: the core's state, and the last evaluation and its step."""
+    """The carry of the engine's loop: the core's state, and the last evaluation and its step.
+
+    The step is NaN before the first evaluation.
+    """
 
     search: Any
     step: jax.Array
@@ -66,30 +69,45 @@ def _search(
     params: Any,
     updates: Any,
     start: _objective.Evaluation,
-    slope: jax.Array,
+    grad: Any,
     step: jax.Array,
 ) -> _Trip:
     """Runs a core until it is done and the step it chose is the one evaluated last.
 
-    ``start`` is the evaluation at ``params``, of the types that ``evaluate`` returns.
+    Args:
+        core: the search.
+        evaluate: the objective.
+        params: where the search begins.
+        updates: the direction.
+        start: the evaluation there, of the types that ``evaluate`` returns.
+        grad: the gradient there, conjugated if it is complex.
+        step: the step to try first.
     """
+    dtype = step.dtype
 
     def unfinished(trip: _Trip) -> Any:
         return ~trip.search.done | (trip.step != trip.search.step)
+
+    def told(trip: _Trip, value: jax.Array, slope_init: jax.Array, slope: jax.Array) -> Any:
+        begun = core.start(start.value, slope_init, step)
+        search = tree.where(jnp.isnan(trip.step), begun, trip.search)
+        advanced = _numerics.keep_types(core.advance(search, value, slope), search)
+        # Once done, a trip only goes back to the step that the core fell back to.
+        return tree.where(search.done, search, advanced)
 
     def advance(trip: _Trip) -> _Trip:
         step = trip.search.step
         found = evaluate(_base.apply_updates(params, _scaled(step, updates, params)))
         found = _numerics.keep_types(found, trip.found)
-        slope = tree.vdot(updates, tree.conj(found.grad)).real if core.needs_slope else jnp.nan
-        slope = _numerics.strong(slope, step.dtype)
+        # The slope at the start is taken here too, so that the two share one all-reduce.
+        grads = (grad, tree.conj(found.grad)) if core.needs_slope else (grad,)
+        slope_init, *slope = _reductions.slopes(updates, grads, dtype)
         # Cores hear of any value that is not finite, minus infinity too, as of a wall.
         value = jnp.where(jnp.isfinite(found.value), found.value, jnp.inf)
-        advanced = _numerics.keep_types(core.advance(trip.search, value, slope), trip.search)
-        # Once done, a trip only goes back to the step that the core fell back to.
-        return _Trip(tree.where(trip.search.done, trip.search, advanced), step, found)
+        search = told(trip, value, slope_init, *(slope or [jnp.full((), jnp.nan, dtype)]))
+        return _Trip(search, step, found)
 
-    begun = core.start(start.value, slope, step)
+    begun = core.start(start.value, -jnp.ones_like(step), step)
     return jax.lax.while_loop(
         unfinished, advance, _Trip(begun, jnp.full_like(step, jnp.nan), start)
     )
@@ -171,9 +189,8 @@ def transformation(
             tree.cast_like(grad, state.grad) if store_grad else None,
             state.aux,
         )
-        slope = _numerics.strong(tree.vdot(updates, grad).real, dtype)
         step = _numerics.strong(first_step(state.learning_rate), dtype)
-        trip = _search(core, evaluate_and_check_aux, params, updates, start, slope, step)
+        trip = _search(core, evaluate_and_check_aux, params, updates, start, grad, step)
         if verbose:
             _print_if_failed(name, core, trip.search)
         new_state = make_state(

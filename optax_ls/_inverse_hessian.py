@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from . import _checks, _memory, tree
+from . import _checks, _memory, _reductions, tree
 
 
 class InverseHessian(NamedTuple):
@@ -45,8 +45,7 @@ class InverseHessian(NamedTuple):
         _checks.same_structure("v", v, "params", jax.tree.map(lambda rows: rows[0], self.s))
         dtype = self.scale.dtype
         products = [
-            jnp.broadcast_to(_memory.inner(rows, v, dtype, batch=1), self._size)
-            for rows in (self.s, self.y)
+            _reductions.inner_with_rows(rows, v, *self._size, dtype) for rows in (self.s, self.y)
         ]
         s, y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
         none = jnp.zeros_like(self.scale)
@@ -105,7 +104,8 @@ def inverse_hessian(state: Any) -> InverseHessian:
             "the state holds no memory of L-BFGS: give inverse_hessian the result of minimize, or "
             f"the state of lbfgs, not {type(state).__name__}"
         )
-    gamma = jnp.where(memory.num_pairs > 0, _memory.scale_of_newest_pair(memory), 1)
+    newest = memory.weights_memory, memory.gram_y, memory.num_pairs
+    gamma = jnp.where(memory.num_pairs > 0, _memory.scale_of_newest_pair(*newest), 1)
     rho, inverse_r = memory.weights_memory, memory.inverse_r
     curvature = jnp.diag(jnp.where(rho != 0, 1 / rho, 0))
     middle = inverse_r.T @ (curvature + gamma * memory.gram_y) @ inverse_r

@@ -2,6 +2,9 @@
 
 from typing import Any, Optional
 
+import jax
+import jax.numpy as jnp
+
 from . import _base, _checks, _linesearch, _memory, _numerics, tree
 from ._memory import ScaleByLBFGSState
 
@@ -69,8 +72,17 @@ def scale_by_lbfgs(
         w = tree.cast_like(params, state.params)
         g = tree.cast_like(updates, state.updates)
         s, y = tree.sub(w, state.params), tree.sub(g, state.updates)
-        direction, lesson = _memory.propose(
-            state, g, s, y, state.count > 0, fitted=scale_init_precond, differentiable=True
+
+        def propose() -> Any:
+            allowed = state.count > 0
+            return _memory.propose(
+                state, g, s, y, allowed, fitted=scale_init_precond, differentiable=True
+            )
+
+        # In a branch, so that all has been read before the rows are written: then a loop writes
+        # them in place. The compiler cannot know that a counter is never negative.
+        direction, lesson = jax.lax.cond(
+            jnp.asarray(state.count) >= 0, propose, lambda: (g, _memory.nothing_learnt(state))
         )
         state = _memory.write(state, s, y, lesson)
         state = state._replace(count=_numerics.increment(state.count), params=w, updates=g)

@@ -17,16 +17,20 @@ and column:
 * adding a newest pair adds a last column r, with <s, y> at its end, to R. In the inverse that is
   the column -R^-1 r / <s, y>, with 1 / <s, y> at its end.
 
+The products of the memory with a new y = g' - g are the differences of its products with g' and g,
+as Byrd, Nocedal & Schnabel have it, so that a sweep over the memory is saved. Where y is short
+beside g' such a difference has lost digits, and the sweep is made.
+
 All inner products are real: a complex vector counts as the real one of twice its length.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from . import _base, _numerics, tree
+from . import _base, _lanes, _numerics, _reductions, tree
 
 
 class ScaleByLBFGSState(NamedTuple):
@@ -45,6 +49,8 @@ class ScaleByLBFGSState(NamedTuple):
             ``num_pairs % memory_size``.
         inverse_r: ``(memory_size, memory_size)`` in the search dtype, R^-1 by slots.
         gram_y: ``(memory_size, memory_size)`` in the search dtype, Y'Y by slots.
+        s_dot_g: ``(memory_size,)`` in the search dtype, the products of each s with ``updates``.
+        y_dot_g: the same for y.
     """
 
     count: chex.Numeric  # type: ignore[assignment]  # hides tuple.count, as Optax's does
@@ -56,20 +62,23 @@ class ScaleByLBFGSState(NamedTuple):
     num_pairs: jax.Array
     inverse_r: jax.Array
     gram_y: jax.Array
+    s_dot_g: jax.Array
+    y_dot_g: jax.Array
 
 
 class Products(NamedTuple):
     """All inner products that one update needs.
 
     Of the memory with g and y; and of the new vectors g (the gradient), s and y (the pair) among
-    themselves.
+    themselves. y is that which enters, with its multiple ``bend`` of s.
     """
 
     s_g: jax.Array
     y_g: jax.Array
     s_y: jax.Array
     y_y: jax.Array
-    new_g_norm: jax.Array
+    bend: jax.Array
+    new_gg: jax.Array
     new_sg: jax.Array
     new_yg: jax.Array
     new_ss: jax.Array
@@ -77,56 +86,150 @@ class Products(NamedTuple):
     new_yy: jax.Array
 
 
-def inner(x: Any, y: Any, dtype: Any, batch: int = 0) -> Any:
-    """Real inner products over trees; the first ``batch`` axes of the leaves of ``x`` remain."""
-
-    def leaf(x: jax.Array, y: jax.Array) -> jax.Array:
-        if jnp.iscomplexobj(x):
-            return leaf(x.real, y.real) + leaf(x.imag, y.imag)
-        product = jax.lax.dot_general(
-            x,
-            y,
-            ((tuple(range(batch, x.ndim)), tuple(range(y.ndim))), ((), ())),
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=_numerics.at_least_float32(x.dtype),
-        )
-        return product.astype(dtype)
-
-    return sum(jax.tree.leaves(jax.tree.map(leaf, x, y)), jnp.zeros((), dtype))
-
-
-def norm(g: Any, dtype: Any) -> Any:
-    """The length of g, also where its square overflows."""
-    square = inner(g, g, dtype)
+def norm(g: Any, dtype: Any, square: Optional[jax.Array] = None) -> Any:
+    """The length of g, also where its square overflows; ``square`` is that if it is known."""
+    square = _reductions.inner(g, g, dtype) if square is None else square
 
     def of_small_multiple() -> Any:
         small = 2.0 ** (_numerics.finfo(dtype).minexp // 2)
         wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, dtype)), g)
         multiple = tree.scale(small, wide)
-        return jnp.sqrt(inner(multiple, multiple, dtype)) / small
+        return jnp.sqrt(_reductions.inner(multiple, multiple, dtype)) / small
 
     return jax.lax.cond(jnp.isinf(square), of_small_multiple, lambda: jnp.sqrt(square))
 
 
-def inner_products(state: ScaleByLBFGSState, g: Any, s: Any, y: Any) -> Products:
-    empty = state.weights_memory
-    dtype = empty.dtype
+# A change of the gradient that is shorter than this part of it has lost digits in products that are
+# taken as differences.
+_LONG_ENOUGH = 1 / 4
+# By which part of itself <s, y> may become smaller or larger, and which change is not worth a sweep
+# over the memory.
+_LEAST_BEND, _MOST_BEND = -0.5, 2.0
+_SLIGHT_BEND = 0.1
+# How much larger than their rounding values must change to say anything about a curvature.
+_VISIBLE = 1000
 
-    def with_memory(memory: Any, vector: Any) -> jax.Array:
-        return jnp.broadcast_to(inner(memory, vector, dtype, batch=1), empty.shape)
 
-    return Products(
-        s_g=with_memory(state.diff_params_memory, g),
-        y_g=with_memory(state.diff_updates_memory, g),
-        s_y=with_memory(state.diff_params_memory, y),
-        y_y=with_memory(state.diff_updates_memory, y),
-        new_g_norm=norm(g, dtype),
-        new_sg=inner(s, g, dtype),
-        new_yg=inner(y, g, dtype),
-        new_ss=inner(s, s, dtype),
-        new_sy=inner(s, y, dtype),
-        new_yy=inner(y, y, dtype),
+def bent(sg: Any, ss: Any, sy: Any, values: Optional[tuple[Any, Any]]) -> jax.Array:
+    """The multiple of s that is added to y for what the values at both ends of the pair say.
+
+    <s, y> / |s|^2 is a mean of the second derivative between the ends. The cubic with the values f,
+    f' and the slopes of both has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its newer end;
+    with the multiple, y has that too (Zhang, Deng & Chen, Journal of Optimization Theory and
+    Applications 102 (1999), 147-167, eq. 2.11).
+
+    Args:
+        sg: <s, g'>.
+        ss: |s|^2.
+        sy: <s, y>.
+        values: f and f'; None for no multiple.
+    """
+    if values is None:
+        return jnp.zeros_like(sy)
+    before, after = values
+    bend = 6 * (before - after) + 6 * sg - 3 * sy
+    bend = jnp.clip(bend, _LEAST_BEND * sy, _MOST_BEND * sy)
+    visible = jnp.abs(before - after) > _VISIBLE * _numerics.finfo(sy.dtype).eps * jnp.abs(before)
+    worth = (sy > 0) & (ss > 0) & (jnp.abs(bend) > _SLIGHT_BEND * sy) & visible
+    return jnp.where(worth, bend / ss, 0)
+
+
+def inner_products(
+    state: ScaleByLBFGSState,
+    g: Any,
+    s: Any,
+    y: Any,
+    values: Optional[tuple[Any, Any]] = None,
+) -> Products:
+    """One sweep over the memory, and one all-reduce; two of each where y is short, or bent.
+
+    Args:
+        state: before the pair.
+        g: tree, the gradient.
+        s: tree, the step.
+        y: tree, the change of the gradient.
+        values: see :func:`bent`.
+    """
+    dtype, size = state.weights_memory.dtype, state.weights_memory.shape[0]
+    rows = state.diff_params_memory, state.diff_updates_memory
+
+    def with_rows(rows_s: Any, rows_y: Any, vector: Any) -> list[jax.Array]:
+        return [_reductions.dot(rows, vector, dtype) for rows in (rows_s, rows_y)]
+
+    def of_leaf(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any) -> jax.Array:
+        among_new = (g, g), (s, g), (y, g), (s, s), (s, y), (y, y)
+        products = jnp.stack([_reductions.dot(a, b, dtype) for a, b in among_new])
+        return jnp.concatenate([*with_rows(rows_s, rows_y, g), products])
+
+    sums = _reductions.total(of_leaf, (*rows, g, s, y), 2 * size + 6, dtype)
+    of_memory, (gg, sg, yg, ss, sy, yy) = sums[: 2 * size], sums[2 * size :]
+    bend = bent(sg, ss, sy, values)
+
+    def directly() -> Any:
+        return _reductions.total(
+            lambda *leaves: jnp.concatenate(with_rows(*leaves)),
+            (*rows, plus_multiple(y, bend, s)),
+            2 * size,
+            dtype,
+        )
+
+    short = yy < _LONG_ENOUGH**2 * gg
+    with_y = jax.lax.cond(
+        (state.num_pairs > 0) & (short | (bend != 0)),
+        directly,
+        lambda: of_memory - jnp.concatenate([state.s_dot_g, state.y_dot_g]),
     )
+    (s_g, y_g), (s_y, y_y) = jnp.split(of_memory, 2), jnp.split(with_y, 2)
+    return Products(
+        s_g=s_g,
+        y_g=y_g,
+        s_y=s_y,
+        y_y=y_y,
+        bend=bend,
+        new_gg=gg,
+        new_sg=sg,
+        new_yg=yg + bend * sg,
+        new_ss=ss,
+        new_sy=sy + bend * ss,
+        new_yy=yy + bend * (2 * sy + bend * ss),
+    )
+
+
+def plus_multiple(y: Any, bend: jax.Array, s: Any) -> Any:
+    """The tree ``y + bend * s`` in the dtypes of ``y``."""
+    return jax.tree.map(lambda y, s: (y + bend * s).astype(y.dtype), y, s)
+
+
+class Lesson(NamedTuple):
+    """What a new pair teaches: all of the state after it that is no tree, and where it goes.
+
+    Attributes:
+        good: bool, whether the pair enters.
+        slot: counter, where it enters.
+        bend: scalar of the search dtype, the multiple of s that is added to y.
+        weights_memory: see :class:`ScaleByLBFGSState`, as all that follow.
+        num_pairs: likewise.
+        inverse_r: likewise.
+        gram_y: likewise.
+        s_dot_g: likewise.
+        y_dot_g: likewise.
+    """
+
+    good: jax.Array
+    slot: jax.Array
+    bend: jax.Array
+    weights_memory: jax.Array
+    num_pairs: jax.Array
+    inverse_r: jax.Array
+    gram_y: jax.Array
+    s_dot_g: jax.Array
+    y_dot_g: jax.Array
+
+    @property
+    def numbers(self) -> dict[str, jax.Array]:
+        """The fields that are those of the state."""
+        fields = self._asdict()
+        return {name: fields[name] for name in ScaleByLBFGSState._fields if name in fields}
 
 
 def _has_curvature(products: Products) -> Any:
@@ -134,31 +237,6 @@ def _has_curvature(products: Products) -> Any:
     finfo = _numerics.finfo(products.new_sy.dtype)
     lengths = jnp.sqrt(products.new_ss) * jnp.sqrt(products.new_yy)
     return (products.new_sy > finfo.eps * lengths) & (products.new_sy > finfo.tiny)
-
-
-class Lesson(NamedTuple):
-    """What a new pair teaches, and where that goes.
-
-    Attributes:
-        good: bool, whether the pair enters.
-        forget: bool, whether all older pairs are dropped first.
-        slot: counter, where it enters.
-        curvature: scalar of the search dtype, <s, y>.
-        column: ``(memory_size,)`` in the search dtype, the new column of R^-1.
-        y_y: the same, the new row and column of Y'Y.
-    """
-
-    good: jax.Array
-    forget: jax.Array
-    slot: jax.Array
-    curvature: jax.Array
-    column: jax.Array
-    y_y: jax.Array
-
-    @property
-    def entering(self) -> jax.Array:
-        """Where the pair enters: one at most is true."""
-        return self.good & (jnp.arange(self.column.shape[0]) == self.slot)
 
 
 def learn(
@@ -175,46 +253,63 @@ def learn(
         allowed: bool, whether the pair may enter at all.
         forget: bool, whether to drop the older pairs first.
     """
-    size = state.weights_memory.shape[0]
-    slot = jnp.where(forget, 0, state.num_pairs) % size
-    good = jnp.asarray(allowed) & _has_curvature(products)
-    lesson = Lesson(good, jnp.asarray(forget), slot, products.new_sy, products.y_y, products.y_y)
-    here = lesson.entering
-    column = jnp.where(here, 1, -_kept_dot(state.inverse_r, products.s_y, lesson))
-    y_y = jnp.where(here, products.new_yy, jnp.where(forget, 0, products.y_y))
-    return lesson._replace(
-        column=jnp.where(good, column / products.new_sy, 0), y_y=jnp.where(good, y_y, 0)
+    slots = jnp.arange(state.weights_memory.shape[0])
+    slot = jnp.where(forget, 0, state.num_pairs) % len(slots)
+    s_y, y_y = products.s_y, products.y_y
+    old = (state.weights_memory != 0) & ~jnp.asarray(forget)
+    known = jnp.where(old, jnp.isfinite(s_y) & jnp.isfinite(y_y), True)
+    good = jnp.asarray(allowed) & _has_curvature(products) & jnp.all(known)
+    here = good & (slots == slot)  # where the pair enters: one at most is true
+
+    kept = old & ~here
+    inverse_r = jnp.where(kept[:, None] & kept, state.inverse_r, 0)
+    column = -_dot(inverse_r, jnp.where(kept, s_y, 0))
+    column = jnp.where(here, 1, column) / jnp.where(good, products.new_sy, 1)
+    y_y = jnp.where(here, products.new_yy, jnp.where(kept, y_y, 0))
+    gram_y = jnp.where(kept[:, None] & kept, state.gram_y, 0)
+    gram_y = jnp.where(here, y_y[:, None], jnp.where(here[:, None], y_y, gram_y))
+    rho = jnp.where(kept, state.weights_memory, 0)
+    num_pairs = jnp.where(forget, 0, jnp.asarray(state.num_pairs))
+    return Lesson(
+        good=good,
+        slot=slot,
+        bend=products.bend,
+        weights_memory=jnp.where(here, 1 / products.new_sy, rho),
+        num_pairs=jnp.where(good, _numerics.increment(num_pairs), num_pairs),
+        inverse_r=jnp.where(here, column[:, None], inverse_r),
+        gram_y=gram_y,
+        s_dot_g=jnp.where(here, products.new_sg, products.s_g),
+        y_dot_g=jnp.where(here, products.new_yg, products.y_g),
     )
 
 
-def _kept_dot(matrix: jax.Array, vector: jax.Array, lesson: Lesson) -> jax.Array:
-    """The product of a vector and what is left of the matrix without the pair that is dropped."""
-    kept = ~(lesson.forget | lesson.entering)
-    return jnp.where(kept, _dot(matrix, jnp.where(kept, vector, 0)), 0)
+def with_pair(
+    condition: Any,
+    rows: tuple[Any, Any],
+    pair: tuple[Any, Any],
+    slot: jax.Array,
+    bend: jax.Array,
+) -> Any:
+    """The trees of rows with the pair in a slot, y bent, where the condition holds."""
+
+    def put(rows: jax.Array, row: jax.Array) -> jax.Array:
+        # Selecting the row, not all rows, lets the compiler write in place.
+        return rows.at[slot].set(jnp.where(condition, row, rows[slot]))
+
+    s, y = pair
+    return jax.tree.map(put, rows, (s, plus_multiple(y, bend, s)))
 
 
 def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLBFGSState:
     """The state after a lesson."""
-    here, forget = lesson.entering, lesson.forget
-    column, y_y = lesson.column[:, None], lesson.y_y
-    inverse_r = jnp.where(here, column, 0)
-    gram_y = jnp.where(here, y_y[:, None], jnp.where(here[:, None], y_y, 0))
-    touched = forget | here | here[:, None]
+    rows = state.diff_params_memory, state.diff_updates_memory
+    rows = with_pair(lesson.good, rows, (s, y), lesson.slot, lesson.bend)
+    return with_rows(state, rows, lesson)
 
-    def put(rows: jax.Array, row: jax.Array) -> jax.Array:
-        # Selecting the row, not all rows, lets the compiler write in place.
-        return rows.at[lesson.slot].set(jnp.where(lesson.good, row, rows[lesson.slot]))
 
-    weights = jnp.where(forget, 0, state.weights_memory)
-    num_pairs = jnp.where(forget, 0, jnp.asarray(state.num_pairs))
-    return state._replace(
-        diff_params_memory=jax.tree.map(put, state.diff_params_memory, s),
-        diff_updates_memory=jax.tree.map(put, state.diff_updates_memory, y),
-        weights_memory=jnp.where(here, 1 / lesson.curvature, weights),
-        num_pairs=jnp.where(lesson.good, _numerics.increment(num_pairs), num_pairs),
-        inverse_r=jnp.where(touched, inverse_r, state.inverse_r),
-        gram_y=jnp.where(touched, gram_y, state.gram_y),
-    )
+def with_rows(state: ScaleByLBFGSState, rows: tuple[Any, Any], lesson: Lesson) -> ScaleByLBFGSState:
+    """The state after a lesson, with the rows that it has then."""
+    return state._replace(diff_params_memory=rows[0], diff_updates_memory=rows[1], **lesson.numbers)
 
 
 def _dot(matrix: jax.Array, vector: jax.Array) -> jax.Array:
@@ -235,56 +330,39 @@ class Weights(NamedTuple):
     new_y: jax.Array
 
 
-def weigh(
-    state: ScaleByLBFGSState, products: Products, lesson: Lesson, gamma: jax.Array
-) -> Weights:
+def weigh(lesson: Lesson, gamma: jax.Array) -> Weights:
     """The weights of H g after a lesson, by the formula at the top of this module."""
-    here, column, y_y = lesson.entering, lesson.column, lesson.y_y
-    rho = jnp.where(lesson.forget, 0, state.weights_memory)
-    old = rho != 0  # what stands in an empty slot may be anything
-
-    def with_pair(of_old: jax.Array, of_pair: jax.Array) -> jax.Array:
-        return jnp.where(here, of_pair, jnp.where(old, of_old, 0))
-
-    s_g = with_pair(products.s_g, products.new_sg)
-    y_g = with_pair(products.y_g, products.new_yg)
-    curvature = with_pair(1 / rho, lesson.curvature)
-
-    def of_slot(vector: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(here, vector, 0))
-
-    y_weights = _kept_dot(state.inverse_r, s_g, lesson) + column * of_slot(s_g)
-    gram = _kept_dot(state.gram_y, y_weights, lesson) + jnp.where(
-        here, jnp.sum(y_y * y_weights), y_y * of_slot(y_weights)
-    )
-    inner = curvature * y_weights + gamma * (gram - y_g)
-    s_weights = _kept_dot(state.inverse_r.T, inner, lesson)
-    s_weights = jnp.where(here, jnp.sum(column * inner), s_weights)
+    rho = lesson.weights_memory
+    live = rho != 0  # what stands in an empty slot may be anything
+    here = lesson.good & (jnp.arange(len(rho)) == lesson.slot)
+    s_g, y_g = (jnp.where(live, x, 0) for x in (lesson.s_dot_g, lesson.y_dot_g))
+    y_weights = _dot(lesson.inverse_r, s_g)
+    curvature = jnp.where(live, 1 / rho, 0)
+    inner = curvature * y_weights + gamma * (_dot(lesson.gram_y, y_weights) - y_g)
+    s_weights = _dot(inner, lesson.inverse_r)
     y_weights = -gamma * y_weights
-    return Weights(
-        gamma,
-        jnp.where(here, 0, s_weights),
-        jnp.where(here, 0, y_weights),
-        of_slot(s_weights),
-        of_slot(y_weights),
-    )
+
+    def split(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jnp.where(here, 0, weights), jnp.sum(jnp.where(here, weights, 0))
+
+    (of_s, new_s), (of_y, new_y) = split(s_weights), split(y_weights)
+    return Weights(gamma, of_s, of_y, new_s + lesson.bend * new_y, new_y)
 
 
-def scale_of_newest_pair(state: ScaleByLBFGSState) -> jax.Array:
+def scale_of_newest_pair(weights_memory: jax.Array, gram_y: jax.Array, num_pairs: Any) -> Any:
     """<s, y> / <y, y> of the pair that entered last; without meaning if there is none."""
-    newest = (state.num_pairs - 1) % state.weights_memory.shape[0]
-    return 1 / (state.weights_memory[newest] * state.gram_y[newest, newest])
+    newest = (num_pairs - 1) % len(weights_memory)
+    return 1 / (weights_memory[newest] * gram_y[newest, newest])
 
 
-def initial_scale(state: ScaleByLBFGSState, products: Products, lesson: Lesson) -> jax.Array:
+def initial_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
     """The factor gamma of the identity: <s, y> / <y, y> of the newest pair (N&W eq. 7.20).
 
     Without pairs it is what makes the first step no longer than 1.
     """
-    from_gradient = jnp.minimum(1, 1 / products.new_g_norm)
-    has_pairs = (state.num_pairs > 0) & ~lesson.forget
-    older = jnp.where(has_pairs, scale_of_newest_pair(state), from_gradient)
-    return jnp.where(lesson.good, products.new_sy / products.new_yy, older)
+    older = scale_of_newest_pair(lesson.weights_memory, lesson.gram_y, lesson.num_pairs)
+    of_pairs = jnp.where(lesson.good, products.new_sy / products.new_yy, older)
+    return jnp.where(lesson.num_pairs > 0, of_pairs, jnp.minimum(1, 1 / g_norm))
 
 
 def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) -> Any:
@@ -298,16 +376,19 @@ def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) 
         y: tree, of the pair.
         weights: of them all.
     """
+    return jax.tree.map(
+        lambda *leaves: _combination(*leaves, weights=tuple(weights)), g, s, y, rows_s, rows_y
+    )
 
-    def leaf(g: jax.Array, s: jax.Array, y: jax.Array, rows_s: jax.Array, rows_y: jax.Array) -> Any:
-        wide = _numerics.at_least_float32(g.dtype)
-        of_g, of_rows_s, of_rows_y, of_s, of_y = (weight.astype(wide) for weight in weights)
-        total = of_g * g + of_s * s + of_y * y
-        for slot in range(rows_s.shape[0]):  # unrolled, so that all becomes one fused sweep
-            total = total + of_rows_s[slot] * rows_s[slot] + of_rows_y[slot] * rows_y[slot]
-        return total.astype(g.dtype)
 
-    return jax.tree.map(leaf, g, s, y, rows_s, rows_y)
+@jax.jit  # traced once for all leaves of one shape
+def _combination(g: Any, s: Any, y: Any, rows_s: Any, rows_y: Any, *, weights: Any) -> Any:
+    wide = _numerics.at_least_float32(g.dtype)
+    of_g, of_rows_s, of_rows_y, of_s, of_y = (weight.astype(wide) for weight in weights)
+    total = of_g * g + of_s * s + of_y * y
+    for slot in range(rows_s.shape[0]):  # unrolled, so that all becomes one fused sweep
+        total = total + of_rows_s[slot] * rows_s[slot] + of_rows_y[slot] * rows_y[slot]
+    return total.astype(g.dtype)
 
 
 def propose(
@@ -317,14 +398,13 @@ def propose(
     y: Any,
     allowed: chex.Numeric = True,
     forget: chex.Numeric = False,
-    fitted: bool = True,
+    values: Optional[Any] = None,
     *,
+    factor: float = 1.0,
+    fitted: bool = True,
     differentiable: bool = False,
 ) -> tuple[Any, Lesson]:
-    """H g with the pair in the memory, and what is to be written there.
-
-    It reads the rows of the memory and writes none, so that it can stand in a branch of a
-    conditional, which would copy what it writes.
+    """H g with the pair in the memory, times a factor, and what is to be written there.
 
     Args:
         state: before the pair.
@@ -333,35 +413,46 @@ def propose(
         y: tree, the change of the gradient.
         allowed: bool, whether the pair may enter if it has curvature.
         forget: bool, whether the older pairs are dropped.
+        values: the objective at both ends of the pair, to bend y by; None leaves it.
+        factor: of H g.
         fitted: whether the factor of the identity is to fit the newest pair; else it is 1.
         differentiable: whether reverse derivatives may be wanted, which what makes it fast under
             :func:`jax.vmap` does not have.
     """
 
-    def algebra(_: jax.Array, state: Any, products: Products, *flags: Any) -> Any:
-        lesson = learn(state, products, *flags)
-        gamma = initial_scale(state, products, lesson)
-        gamma = gamma if fitted else jnp.ones_like(gamma)
-        return lesson, weigh(state, products, lesson, gamma)
+    def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
+        *flags, g_norm = rest
+        lesson = learn(numbers, products, *flags)
+        gamma = initial_scale(lesson, products, g_norm) if fitted else jnp.ones_like(g_norm)
+        weights = weigh(lesson, gamma)
+        return lesson, Weights(*(factor * weight for weight in weights))
 
     none: dict[str, Any] = dict.fromkeys(
         ("params", "updates", "diff_params_memory", "diff_updates_memory")
     )
-    lesson, weights = (algebra if differentiable else _numerics.fenced(algebra))(
-        state.num_pairs,
-        state._replace(**none),
-        inner_products(state, g, s, y),
-        jnp.asarray(allowed),
-        jnp.asarray(forget),
-    )
+    products = inner_products(state, g, s, y, values)
+    g_norm = norm(g, products.new_gg.dtype, products.new_gg)
+    flags = jnp.asarray(allowed), jnp.asarray(forget)
+    told = state._replace(**none), products, *flags, g_norm
+    if differentiable:
+        lesson, weights = algebra(*told)
+    else:
+        row = state.weights_memory
+        like = nothing_learnt(state), Weights(g_norm, row, row, g_norm, g_norm)
+        lesson, weights = _lanes.apart(jnp.asarray(state.num_pairs) >= 0, algebra, like, *told)
     rows = state.diff_params_memory, state.diff_updates_memory
     return combine(*rows, g, s, y, weights), lesson
 
 
 def nothing_learnt(state: ScaleByLBFGSState) -> Lesson:
     """The lesson that changes nothing."""
-    no, zeros = jnp.zeros((), bool), jnp.zeros_like(state.weights_memory)
-    return Lesson(no, no, jnp.zeros_like(state.num_pairs), jnp.sum(zeros), zeros, zeros)
+    same = {name: getattr(state, name) for name in Lesson._fields if hasattr(state, name)}
+    return Lesson(
+        good=jnp.zeros((), bool),
+        slot=jnp.zeros_like(same["num_pairs"]),
+        bend=jnp.zeros((), state.weights_memory.dtype),
+        **same,
+    )
 
 
 def start(params: Any, memory_size: int) -> ScaleByLBFGSState:
@@ -369,15 +460,17 @@ def start(params: Any, memory_size: int) -> ScaleByLBFGSState:
     dtype = _numerics.search_dtype(params)
     zeros = _numerics.zeros_alike(params)
     memory = _numerics.zeros_alike(params, memory_size)
-    square = jnp.zeros((memory_size, memory_size), dtype)
+    row, square = jnp.zeros((memory_size,), dtype), jnp.zeros((memory_size, memory_size), dtype)
     return ScaleByLBFGSState(
         count=_numerics.counter(),
         params=zeros,
         updates=zeros,
         diff_params_memory=memory,
         diff_updates_memory=memory,
-        weights_memory=jnp.zeros((memory_size,), dtype),
+        weights_memory=row,
         num_pairs=_numerics.counter(),
         inverse_r=square,
         gram_y=square,
+        s_dot_g=row,
+        y_dot_g=row,
     )

@@ -8,7 +8,6 @@
   what stays in a state is strong-typed (``strong``).
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -75,34 +74,6 @@ def like(x: chex.Numeric, reference: chex.Numeric) -> jax.Array:
 def keep_types(new: chex.ArrayTree, old: chex.ArrayTree) -> Any:
     """``new`` with the dtypes of ``old``, strong-typed: the carry of a loop keeps its signature."""
     return jax.tree.map(lambda n, o: strong(n, o.dtype), new, old)
-
-
-def fenced(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn(count, *args)``, computed apart from what uses its results under :func:`jax.vmap`.
-
-    Over many lanes scalars are arrays, and the compiler computes them once more for every element
-    of whatever they scale or select. A branch of a conditional is computed by itself.
-
-    Args:
-        fn: a function of arrays. ``count`` is a counter, which the compiler cannot know never to
-            be negative.
-    """
-    call = jax.custom_batching.custom_vmap(fn)
-
-    @call.def_vmap
-    def over_lanes(size: int, batched: Any, count: Any, *args: Any) -> Any:
-        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
-        lanes = jax.vmap(fn, in_axes=axes, axis_size=size)
-        shapes = jax.eval_shape(lanes, count, *args)
-        out = jax.lax.cond(
-            jnp.all(count >= 0),
-            lambda: lanes(count, *args),
-            lambda: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes),
-        )
-        return out, jax.tree.map(lambda _: True, out)
-
-    fenced_fn: Callable[..., Any] = call
-    return fenced_fn
 
 
 def zeros_alike(params: chex.ArrayTree, *leading: int) -> Any:

@@ -68,7 +68,7 @@ def test_evaluations_then_the_rest_give_the_bits_of_the_whole(linesearch):
 
 
 def test_some_of_the_parts_end_in_the_middle_of_a_search():
-    states = [minimize("more_thuente", max_evals=k).state for k in range(1, 9)]
+    states = [minimize("more_thuente", max_evals=k).state for k in range(1, 30)]
     assert {bool(state.fresh) for state in states} == {True, False}
 
 

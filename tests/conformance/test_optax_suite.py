@@ -52,8 +52,8 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
     )
     zeros = optax_ls.tree.zeros_like(updates)
     products = _memory.inner_products(state, updates, zeros, zeros)
-    lesson = _memory.nothing_learnt(state)
-    weights = _memory.weigh(state, products, lesson, jnp.asarray(identity_scale))
+    state = state._replace(s_dot_g=products.s_g, y_dot_g=products.y_g)
+    weights = _memory.weigh(_memory.nothing_learnt(state), jnp.asarray(identity_scale))
     return _memory.combine(s_memory, y_memory, updates, zeros, zeros, weights)
 
 

@@ -1,0 +1,95 @@
+"""Control flow that stays cheap under :func:`jax.vmap`.
+
+Over many lanes scalars are arrays, a conditional takes both branches, and a loop whose lanes end
+at different times selects between its whole carry before and after. What is here asks one question
+for all lanes, and leaves it to the functions it is given to hold single lanes still.
+
+Two lanes deep (a vmap of a vmap) it is right as well, only not as cheap.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.custom_batching.custom_vmap
+def any_lane(condition: jax.Array) -> jax.Array:
+    """Whether a condition holds; under :func:`jax.vmap`, whether it does in any lane."""
+    return condition
+
+
+@any_lane.def_vmap
+def _any_of_lanes(size: int, batched: Any, condition: jax.Array) -> tuple[Any, bool]:
+    return any_lane(jnp.any(condition) if batched[0] else condition), False
+
+
+def once(condition: jax.Array, fn: Callable[..., Any], carry: Any, *inputs: Any) -> Any:
+    """``fn(mask, carry, *inputs)`` where the condition holds, else ``carry``; changed in place.
+
+    A conditional copies what its branches hand on. A loop of at most one trip does not.
+
+    Args:
+        condition: scalar.
+        fn: a function that closes over no array. ``mask`` is True; under :func:`jax.vmap` it is the
+            condition of the lane, and where that does not hold ``fn`` must return ``carry``.
+        carry: tree of arrays.
+        inputs: trees of arrays.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def call(condition: Any, carry: Any, inputs: Any) -> Any:
+        return _at_most_once(condition, lambda carry: fn(True, carry, *inputs), carry)
+
+    @call.def_vmap
+    def over_lanes(size: int, batched: Any, condition: Any, carry: Any, inputs: Any) -> Any:
+        condition, carry = jax.tree.map(
+            lambda x, is_batched: x if is_batched else jnp.broadcast_to(x, (size, *x.shape)),
+            (condition, carry),
+            tuple(batched[:2]),
+        )
+        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched[2])
+        lanes = jax.vmap(
+            lambda mask, carry, inputs: fn(mask, carry, *inputs),
+            in_axes=(0, 0, axes),
+            axis_size=size,
+        )
+        out = _at_most_once(
+            jnp.any(condition),
+            lambda carry: lanes(condition, carry, inputs),  # type: ignore[no-untyped-call]
+            carry,
+        )
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call(condition, carry, inputs)
+
+
+def apart(flag: jax.Array, fn: Callable[..., Any], like: Any, *inputs: Any) -> Any:
+    """``fn(*inputs)``, computed by itself, before all that uses it.
+
+    The compiler computes small things once more in every loop over a vector that they scale or
+    select in, and under :func:`jax.vmap` for every element of it. And a loop of one trip over
+    scalars is one call on a CPU, where each scalar would be a call otherwise.
+
+    Args:
+        flag: scalar, which is always true, though the compiler cannot know.
+        fn: a function that closes over no array.
+        like: what has the types of the result.
+        inputs: trees of arrays.
+    """
+    return once(flag, lambda mask, like, *inputs: fn(*inputs), like, *inputs)
+
+
+def computed(x: jax.Array) -> jax.Array:
+    """A scalar or vector of numbers, computed before all that uses it."""
+    # The compiler cannot know that they are not all NaN.
+    numbers: jax.Array = apart(jnp.any(x == x), lambda x: x, jnp.full_like(x, jnp.nan), x)
+    return numbers
+
+
+def _at_most_once(condition: jax.Array, fn: Callable[[Any], Any], carry: Any) -> Any:
+    def trip(pair: tuple[jax.Array, Any]) -> tuple[jax.Array, Any]:
+        return jnp.zeros_like(pair[0]), fn(pair[1])
+
+    return jax.lax.while_loop(lambda pair: pair[0], trip, (condition, carry))[1]

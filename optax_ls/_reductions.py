@@ -1,0 +1,202 @@
+"""Sums and maxima over all entries of trees: one pass, and over many devices one all-reduce.
+
+Left to itself the compiler reduces over the devices after every product of every leaf, and joins
+what it can of these all-reduces. So each device first computes all that it can from what it holds,
+and the devices exchange one vector. ``custom_partitioning`` is how JAX lets a program say so; on
+one device nothing of it remains. JAX before 0.5 lets it disturb how the rest of a program is
+sharded, so there the compiler is left to itself.
+
+All inner products are real: a complex vector counts as the real one of twice its length.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from . import _numerics
+
+# Whether dimensions can be told by a rule, which came with the partitioner that minds them.
+_KNOWS_RULES = "sharding_rule" in inspect.signature(custom_partitioning.def_partition).parameters
+
+
+def dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+    """Real inner products of the entries of ``y`` with those of ``x``, whose leading axes remain.
+
+    Half-precision entries are accumulated in float32.
+    """
+    if jnp.iscomplexobj(x):
+        return dot(x.real, y.real, dtype) + dot(x.imag, y.imag, dtype)
+    batch = x.ndim - y.ndim
+    product = jax.lax.dot_general(
+        x,
+        y,
+        ((tuple(range(batch, x.ndim)), tuple(range(y.ndim))), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=_numerics.at_least_float32(x.dtype),
+    )
+    return product.astype(dtype)
+
+
+def inner(x: Any, y: Any, dtype: Any) -> jax.Array:
+    """The real inner product of two trees."""
+    only: jax.Array = total(lambda x, y: dot(x, y, dtype)[None], (x, y), 1, dtype)[0]
+    return only
+
+
+def inner_with_rows(rows: Any, y: Any, size: int, dtype: Any) -> Any:
+    """The real inner products of a tree with ``size`` others, stacked on a leading axis."""
+    return total(lambda rows, y: dot(rows, y, dtype), (rows, y), size, dtype)
+
+
+def slopes(direction: Any, grads: Sequence[Any], dtype: Any) -> Any:
+    """The real inner products of a direction with each of several gradients."""
+
+    def of_leaf(d: jax.Array, *grads: jax.Array) -> jax.Array:
+        wide = jnp.result_type(d, *grads)
+        return jnp.stack([dot(d.astype(wide), g.astype(wide), dtype) for g in grads])
+
+    trees = [jax.tree.map(jnp.asarray, tree) for tree in (direction, *grads)]
+    return total(of_leaf, trees, len(grads), dtype)
+
+
+def total(local: Callable[..., jax.Array], trees: Sequence[Any], size: int, dtype: Any) -> Any:
+    """The sum over all leaves of ``local(*leaves)``, for sums over the entries of its arguments.
+
+    Args:
+        local: a function of arrays that returns a vector.
+        trees: of one structure; their leaves have one shape, but for leading axes.
+        size: length of the vector.
+        dtype: of the vector.
+    """
+    groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
+    if not groups:
+        return jnp.zeros((size,), dtype)
+    return _over_entries(local, groups, jnp.sum)
+
+
+def maxima(trees: Sequence[Any], dtype: Any) -> jax.Array:
+    """The largest absolute value in each of several trees of one structure; 0 if there is none."""
+
+    def of_leaves(*leaves: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves])
+
+    groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
+    if not groups:
+        return jnp.zeros((len(trees),), dtype)
+    return _over_entries(of_leaves, groups, jnp.max)
+
+
+def _over_entries(
+    local: Callable[..., jax.Array], groups: list[tuple[Any, ...]], join: Callable[..., jax.Array]
+) -> Any:
+    """Joins ``local(*group)`` of all groups of arrays: by ``jnp.sum``, or by ``jnp.max``."""
+    sizes = [len(group) for group in groups]
+
+    def regroup(flat: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        begin = 0
+        for size in sizes:
+            yield tuple(flat[begin : begin + size])
+            begin += size
+
+    def joined(parts: Sequence[jax.Array]) -> Any:
+        return parts[0] if len(parts) == 1 else join(jnp.stack(parts), axis=0)
+
+    def plain(*flat: jax.Array) -> Any:
+        return joined([local(*group) for group in regroup(flat)])
+
+    flat = [array for group in groups for array in group]
+    if not _KNOWS_RULES or any(array.size == 0 for array in flat):
+        return plain(*flat)
+
+    def partition(mesh: Any, shapes: Any, result: Any) -> Any:
+        everywhere = _everywhere(shapes[-1])
+        shardings: list[Any] = []
+        copies = []
+        for group in regroup(shapes):
+            if _held_alike(group):
+                shardings += [array.sharding for array in group]
+                copies.append(_copies(group[-1]))
+            else:  # not of our making, but the sum must be right then too
+                shardings += [everywhere] * len(group)
+                copies.append(everywhere.mesh.size)
+
+        def on_device(*flat: jax.Array) -> Any:
+            parts = [local(*group) for group in regroup(flat)]
+            if join is jnp.max:
+                return jax.lax.pmax(joined(parts), "all")  # type: ignore[no-untyped-call]
+            # What is held by several devices is added up as often.
+            parts = [part / number for part, number in zip(parts, copies, strict=True)]
+            return jax.lax.psum(joined(parts), "all")  # type: ignore[no-untyped-call]
+
+        return everywhere.mesh, on_device, everywhere, tuple(shardings)
+
+    def rule(*told: Any) -> str:
+        names = (f"d{k}" for k in range(len(flat) * 99))
+        texts = []
+        for group in regroup([value.shape for value in told[-2]]):
+            last = [next(names) for _ in group[-1]]
+            for shape in group:
+                leading = [next(names) for _ in shape[len(last) :]]
+                texts.append(" ".join([*leading, *last]))
+        return f"{', '.join(texts)} -> {next(names)}"
+
+    shared = custom_partitioning(plain)  # type: ignore[no-untyped-call]
+    shared.def_partition(  # type: ignore[no-untyped-call]
+        partition=partition,
+        infer_sharding_from_operands=lambda mesh, shapes, result: _everywhere(shapes[-1]),
+        sharding_rule=rule,
+    )
+    lanes = jax.custom_batching.custom_vmap(lambda *flat: shared(*flat))
+
+    @lanes.def_vmap
+    def over_lanes(size: int, batched: Any, *flat: Any) -> Any:
+        axes = tuple(0 if is_batched else None for is_batched in batched)
+        return jax.vmap(plain, in_axes=axes, axis_size=size)(*flat), True
+
+    smooth = jax.custom_jvp(lambda *flat: lanes(*flat))
+    smooth.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
+    out: jax.Array = smooth(*flat)
+    return out
+
+
+def _everywhere(array: Any) -> NamedSharding:
+    """A copy on each device of an array, on a mesh of one axis."""
+    # Dimensions that can be cut evenly, whatever the sharding.
+    shape = tuple(n * len(array.sharding.device_set) for n in array.shape)
+    devices = list(array.sharding.devices_indices_map(shape))  # in the order of the program
+    return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())  # type: ignore[no-untyped-call]
+
+
+def _held(array: Any, ndim: int) -> dict[Any, Any]:
+    """What each device holds of an array in its last axes; nothing if its other axes are cut."""
+    leading = len(array.shape) - ndim
+    held = {}
+    for device, cut in array.sharding.devices_indices_map(array.shape).items():
+        ranges = [axis.indices(n) for axis, n in zip(cut, array.shape, strict=True)]
+        if any(span != (0, n, 1) for span, n in zip(ranges[:leading], array.shape, strict=False)):
+            return {}
+        held[device] = tuple(ranges[leading:])
+    return held
+
+
+def _held_alike(group: Sequence[Any]) -> bool:
+    """Whether every device holds the same entries of all arrays of a group, and equally many."""
+    last = group[-1]
+    try:
+        last.sharding.shard_shape(last.shape)
+        wanted = _held(last, len(last.shape))
+        return all(_held(array, len(last.shape)) == wanted for array in group)
+    except ValueError:  # shards of different sizes
+        return False
+
+
+def _copies(array: Any) -> int:
+    """How many devices hold the same entries."""
+    held = _held(array, len(array.shape))
+    return len(held) // len(set(held.values()))
