@@ -31,11 +31,18 @@ def describe(origin: Origin) -> dict[str, Any]:
         "jaxlib": jaxlib.version.__version__,
         "numpy": np.__version__,
         "chex": chex.__version__,
-        "platform": platform.platform(),
+        "platform": _platform(),
         "byteorder": sys.byteorder,
         "x64": jax.dtypes.canonicalize_dtype(float) == np.float64,
         "devices": _devices(),
     }
+
+
+def _platform() -> str:
+    """The system, by what Python knows of it; ``platform.platform`` would start a program."""
+    libc = " ".join(platform.libc_ver())
+    parts = (platform.system(), platform.release(), platform.machine(), libc)
+    return " ".join(part for part in parts if part.strip())
 
 
 def _devices() -> Any:

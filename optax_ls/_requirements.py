@@ -116,8 +116,8 @@ def _truth(node: ast.expr, values: Mapping[str, str]) -> bool:
         raise ValueError("no comparison")
     sides = (node.left, node.comparators[0])
     left, right = (_text(side, values) for side in sides)
-    names = [side.id for side in sides if isinstance(side, ast.Name)]
-    one, other = (_parts(x) if "version" in names[0] else x for x in (left, right))
+    is_version = any(isinstance(side, ast.Name) and "version" in side.id for side in sides)
+    one, other = (_parts(x) if is_version else x for x in (left, right))
     match node.ops[0]:
         case ast.Eq():
             return one == other
