@@ -12,7 +12,7 @@ import importlib.metadata
 import importlib.resources
 import os
 import re
-import subprocess  # nosec B404: git is asked, in a list of words
+import subprocess  # nosec B404
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Optional
