@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -182,6 +183,12 @@ def test_git_of_a_project_around_is_not_asked(checkout, tmp_path):
     assert find_source(copy_checkout(tmp_path / "inner")) == (None, None)
 
 
+def test_git_without_a_commit_knows_no_revision(tmp_path):
+    origin = copy_checkout(tmp_path)
+    git(tmp_path, "init", "--quiet")
+    assert find_source(origin) == (None, None)
+
+
 def test_distribution_knows_its_revision(installed, revision):
     assert find_source(installed) == (revision, DATE)
 
@@ -323,6 +330,15 @@ def test_name_that_is_no_identifier_is_refused(run, tmp_path, name):
     assert not any(tmp_path.iterdir())
 
 
+def test_forced_dry_run_says_what_it_would_keep(run, target):
+    (target / "__init__.py").write_text("mine")
+    before = contents(target.parent)
+    status, printed, _ = run("vendor", target.parent, "--dry-run", "--force")
+    assert status == 0
+    assert printed.endswith("and keep what is there beside it\n")
+    assert contents(target.parent) == before
+
+
 def test_changed_tree_is_not_overwritten_and_every_file_is_named(run, target):
     (target / "__init__.py").write_text("mine")
     (target / "LICENSE").unlink()
@@ -386,6 +402,22 @@ def test_unwritable_dest_is_told(tmp_path):
     with without_privileges(), pytest.raises(Refusal, match=r"cannot write .*: Permission denied"):
         put(small_tree(), Path("/") / "optax_ls_of_nobody")
     assert not Path("/optax_ls_of_nobody").exists()
+
+
+@posix
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_dest_that_cannot_be_entered_is_told(run, options):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        lib = Path(folder) / "lib"
+        lib.mkdir()
+        lib.chmod(0)
+        with without_privileges():
+            status, printed, complaint = run("vendor", lib, *options)
+        lib.chmod(0o755)
+        assert not any(lib.iterdir())
+    assert (status, printed) == (2, "")
+    assert "Permission denied" in complaint
 
 
 # The old tree.
