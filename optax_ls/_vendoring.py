@@ -257,10 +257,7 @@ def put(tree: Tree, target: Path, *, force: bool = False) -> Optional[Path]:
                 (draft / path).parent.mkdir(parents=True, exist_ok=True)
                 (draft / path).write_bytes(contents)
             old = _put_in_place(draft, target)
-            if old is None or reasons or unlike_record(old):
-                return old
-            _remove(old, target)
-            return None
+            return old if old is None or reasons else _cleared_away(old, target)
     except OSError as error:
         where = error.filename or target
         raise Refusal(f"cannot write {where}: {why(error)}; {target} is as it was") from None
@@ -270,11 +267,15 @@ def put(tree: Tree, target: Path, *, force: bool = False) -> Optional[Path]:
                 target.parent.rmdir()  # unless there is something in it
 
 
-def _remove(old: Path, target: Path) -> None:
+def _cleared_away(old: Path, target: Path) -> Optional[Path]:
+    """Removes an old tree and returns None, or returns it if it was changed in the last moment."""
     try:
+        if unlike_record(old):
+            return old
         shutil.rmtree(old)
     except OSError as error:
         raise Refusal(f"{target} is new, but its old tree is left in {old}: {why(error)}") from None
+    return None
 
 
 @contextlib.contextmanager
