@@ -150,12 +150,18 @@ def function(name: str, value: Any) -> None:
 
 
 def state_of(name: str, state: Any, kind: Any) -> None:
-    """Raises TypeError unless ``state`` has the fields of the named tuple ``kind``."""
-    if getattr(state, "_fields", None) != kind._fields:
+    """Raises TypeError unless ``state`` is of the class ``kind``, of this copy of the package."""
+    if isinstance(state, kind):
+        return
+    if type(state).__name__ == kind.__name__:
         raise TypeError(
-            f"the state of {name} is a {kind.__name__}, got {type(state).__name__}; was it made "
-            "by another solver?"
+            f"the state of {name} is a {kind.__name__} of {kind.__module__}, got one of "
+            f"{type(state).__module__}; states of two copies of a package do not mix"
         )
+    raise TypeError(
+        f"the state of {name} is a {kind.__name__}, got {type(state).__name__}; was it made by "
+        "another solver?"
+    )
 
 
 def same_structure(

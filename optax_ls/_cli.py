@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Optional
 
-from . import _cli_minimize
+from . import _cli_info, _cli_minimize, _cli_sbom, _cli_vendor, _cli_verify
 from ._cli_common import INTERRUPTED, WRONG_USAGE, Refusal
 from ._version import __version__
 
@@ -62,7 +62,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"optax_ls {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    _cli_minimize.add(commands)
+    for room in (_cli_minimize, _cli_vendor, _cli_verify, _cli_sbom, _cli_info):
+        room.add(commands)
     return parser
 
 

@@ -1,3 +1,8 @@
-"""The version, in the one place where it is written."""
+"""What the package is and what it needs, in the one place of the package where it is written."""
 
 __version__ = "0.1.0"
+
+PROJECT = "optax_ls"
+LICENCE = "Apache-2.0"
+REQUIRES_PYTHON = ">=3.10"
+REQUIRES = {"jax": ">=0.4.30", "chex": ">=0.1.86", "numpy": ">=1.24"}

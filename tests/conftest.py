@@ -28,6 +28,11 @@ with contextlib.suppress(ImportError):
     hypothesis.settings.load_profile("no deadline")
 
 
+def pytest_configure(config):
+    """Declares what a vendored copy of the tests has no setup.cfg for."""
+    config.addinivalue_line("markers", "runtime: see setup.cfg of the project")
+
+
 @pytest.fixture(scope="session")
 def enable_x64():
     """The context manager that switches 64-bit mode, from where this JAX keeps it."""

@@ -15,6 +15,8 @@ import pytest
 import optax_ls
 from optax_ls.testing import assert_stable_state
 
+pytestmark = pytest.mark.runtime
+
 START = {"w": jnp.array([-1.2, 1.0, 0.5]), "b": jnp.array(2.0)}
 AUX_LIKE = {"residuals": jnp.zeros(3), "steps": (jnp.zeros((), jnp.int32), jnp.zeros((2,), bool))}
 

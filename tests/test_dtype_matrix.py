@@ -15,6 +15,8 @@ from trees import ONLY_WITH_X64, TREES, dtypes, objective, signature
 import optax_ls
 from optax_ls.testing import assert_stable_state
 
+pytestmark = pytest.mark.runtime
+
 STEPS = 8
 
 

@@ -15,6 +15,8 @@ import pytest
 
 import optax_ls
 
+pytestmark = pytest.mark.runtime
+
 SEARCHES = {
     "zoom": lambda **kwargs: optax_ls.scale_by_zoom_linesearch(5, **kwargs),
     "backtracking": lambda **kwargs: optax_ls.scale_by_backtracking_linesearch(5, **kwargs),

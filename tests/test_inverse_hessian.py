@@ -23,6 +23,8 @@ from dense import (
 
 import optax_ls
 
+pytestmark = pytest.mark.runtime
+
 double = pytest.mark.parametrize("x64", [True], indirect=True)
 apply = jax.jit(lambda state, v: optax_ls.inverse_hessian(state)(v))
 dense = jax.jit(lambda state: optax_ls.inverse_hessian(state).dense())

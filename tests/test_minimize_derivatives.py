@@ -9,7 +9,7 @@ import pytest
 
 import optax_ls
 
-pytestmark = pytest.mark.parametrize("x64", [True], indirect=True)
+pytestmark = [pytest.mark.runtime, pytest.mark.parametrize("x64", [True], indirect=True)]
 
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(8, 2))

@@ -10,6 +10,8 @@ import pytest
 
 import optax_ls
 
+pytestmark = pytest.mark.runtime
+
 PARAMS = {"w": jnp.ones(2), "layers": [jnp.ones(3)]}
 
 

@@ -16,6 +16,8 @@ from bestiary import rosenbrock
 
 import optax_ls
 
+pytestmark = pytest.mark.runtime
+
 LINESEARCHES = ["more_thuente", "zoom", "backtracking"]
 each_linesearch = pytest.mark.parametrize("linesearch", LINESEARCHES)
 SETTINGS = {

@@ -11,6 +11,8 @@ from bestiary import NAMES, objective, rosenbrock
 import optax_ls
 from optax_ls import MinimizeStatus
 
+pytestmark = pytest.mark.runtime
+
 ROWS = 101
 double = pytest.mark.parametrize("x64", [True], indirect=True)
 

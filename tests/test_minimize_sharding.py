@@ -8,6 +8,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import optax_ls
 
+pytestmark = pytest.mark.runtime
+
 SPECS = {
     "rows": PartitionSpec("i"),
     "blocks": PartitionSpec("j", None, "i"),

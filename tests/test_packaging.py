@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import optax_ls
+from optax_ls import _version
 
 ROOT = Path(__file__).parents[1]
 LICENCES = ROOT / "third_party_licenses"
@@ -62,7 +63,7 @@ def declared_packages():
     wanted.update(config["options.extras_require"])
     for use, requirements in wanted.items():
         for requirement in requirements.split():
-            name, versions = re.fullmatch(r"([\w.-]+)(.*)", requirement).groups()
+            name, versions = re.fullmatch(r"([\w.-]+)(?:\[.*\])?(.*)", requirement).groups()
             yield name, versions or "any", use
 
 
@@ -117,6 +118,15 @@ def test_licence_texts_are_those_of_runtime_dependencies_and_optax():
 def test_runtime_dependencies_are_jax_chex_and_numpy():
     runtime = {name for name, _, use in declared_packages() if use == "run time"}
     assert runtime == {"jax", "chex", "numpy"}
+
+
+def test_package_says_what_setup_cfg_says():
+    config = setup_cfg()
+    runtime = {name: versions for name, versions, use in declared_packages() if use == "run time"}
+    assert runtime == _version.REQUIRES
+    assert config["options"]["python_requires"] == _version.REQUIRES_PYTHON
+    assert config["metadata"]["name"] == _version.PROJECT
+    assert config["metadata"]["license"] == _version.LICENCE
 
 
 def test_version_is_written_once():

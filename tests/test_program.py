@@ -10,6 +10,8 @@ import pytest
 
 import optax_ls
 
+pytestmark = pytest.mark.runtime
+
 SOLVERS = {
     "lbfgs": optax_ls.lbfgs(memory_size=3),
     "lbfgs_backtracking_store_grad": optax_ls.lbfgs(

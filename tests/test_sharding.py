@@ -13,6 +13,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import optax_ls
 
+pytestmark = pytest.mark.runtime
+
 SOLVERS = {
     "lbfgs": optax_ls.lbfgs(memory_size=2),
     "lbfgs_backtracking_store_grad": optax_ls.lbfgs(

@@ -1,0 +1,65 @@
+"""What ``info`` prints."""
+
+import importlib.metadata
+import json
+import platform
+
+import jax
+import pytest
+
+import optax_ls
+from optax_ls._cli import main
+from optax_ls._environment import describe
+from optax_ls._origin import VENDORED, Origin, find_origin
+from optax_ls._record import RECORD
+
+
+@pytest.fixture
+def told(capsys):
+    assert main(["info", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["jax", "jaxlib", "numpy", "chex"])
+def test_versions_are_those_that_run(told, name):
+    assert told[name] == importlib.metadata.version(name)
+
+
+def test_it_tells_version_python_and_platform(told):
+    assert told["version"] == optax_ls.__version__
+    assert told["python"].endswith(platform.python_version())
+    assert told["platform"].startswith(f"{platform.system()} {platform.release()}")
+
+
+def test_devices_are_counted(told):
+    assert sum(kind["number"] for kind in told["devices"]) == jax.device_count()
+
+
+def test_checkout_has_nothing_to_verify(told):
+    assert (told["origin"], told["verified"]) == ("checkout", None)
+
+
+@pytest.mark.parametrize("x64", [False, True], indirect=True)
+def test_x64_is_told(x64):
+    assert describe(find_origin())["x64"] is jax.config.jax_enable_x64
+
+
+def test_spoilt_record_is_told_and_no_error(tmp_path):
+    (tmp_path / RECORD).write_text("{")
+    told = describe(Origin(VENDORED, tmp_path))
+    assert (told["revision"], told["verified"]) == (None, False)
+
+
+def test_devices_that_cannot_be_used_are_told_in_words(monkeypatch):
+    def failing():
+        raise RuntimeError("Unable to initialize backend\n'cuda'")
+
+    monkeypatch.setattr(jax, "devices", failing)
+    assert describe(find_origin())["devices"] == "none: Unable to initialize backend 'cuda'"
+
+
+def test_table_has_a_line_for_each_fact(capsys, told):
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(told)
+    assert "there is no record" in lines[list(told).index("verified")]

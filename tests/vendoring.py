@@ -1,0 +1,81 @@
+"""Trees to copy, to change and to compare, for the tests of vendoring."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from optax_ls._files import digest
+from optax_ls._origin import CHECKOUT, Origin
+from optax_ls._record import RECORD, Record, written
+from optax_ls._vendoring import Tree
+
+ROOT = Path(__file__).parents[1]
+SECONDS, DATE = 1_700_000_000, "2023-11-14T22:13:20Z"
+BUILD = 'from setuptools import build_meta; build_meta.build_wheel("dist")'
+
+
+def small_tree(text="1", **more):
+    """A tree of a few small files, as quick to write as to verify."""
+    files = {"__init__.py": text.encode(), "sub/module.py": b"", "LICENSE": b"terms"}
+    files.update({name: contents.encode() for name, contents in more.items()})
+    hashes = {path: digest(contents) for path, contents in files.items()}
+    record = Record("0.1.0", None, DATE, ">=3.10", {"jax": ">=0.4.30"}, hashes)
+    return Tree({**files, RECORD: written(record)}, record)
+
+
+def contents(folder):
+    """Every file below a folder, by its path, links as where they lead."""
+    return {
+        path.relative_to(folder).as_posix(): os.readlink(path)
+        if path.is_symlink()
+        else path.read_bytes()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def git(folder, *words):
+    """Runs git as nobody in particular, at a certain time."""
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        **{f"GIT_{who}_DATE": f"{SECONDS} +0000" for who in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{who}_NAME": "nobody" for who in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{who}_EMAIL": "nobody@example.org" for who in ("AUTHOR", "COMMITTER")},
+    }
+    done = subprocess.run(
+        ["git", "-C", folder, *words], env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def copy_checkout(folder):
+    """Copies what is needed of this checkout; returns the origin of the package in the copy."""
+    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("optax_ls", "third_party_licenses", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return Origin(CHECKOUT, folder / "optax_ls")
+
+
+def build_wheel(folder):
+    """Builds the wheel of a checkout; returns its path."""
+    subprocess.run([sys.executable, "-c", BUILD], cwd=folder, check=True, capture_output=True)
+    return next(folder.glob("dist/*.whl"))
+
+
+@contextlib.contextmanager
+def without_privileges():
+    """Lets permissions count, which root is above."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
