@@ -37,5 +37,5 @@ cd "$ALONE/wheelhouse"
 PYTHON=$python sh install.sh --with-tests "$ALONE/venv"
 "$ALONE/venv/bin/python" -m optax_ls verify
 cd check
-"$ALONE/venv/bin/python" logistic.py
 "$ALONE/venv/bin/python" -m pytest -q -n auto -m runtime tests
+"$ALONE/venv/bin/python" logistic.py
