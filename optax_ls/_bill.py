@@ -18,12 +18,13 @@ import urllib.parse
 import uuid
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution
-from typing import TYPE_CHECKING, Any, Optional
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from ._cli_common import Refusal
 from ._files import BYTECODE, digest, digest_of, listed, why
-from ._origin import CHECKOUT, Origin, Source, dated
-from ._record import RECORD
+from ._origin import CHECKOUT, Origin, Source, dated, record_rows
+from ._record import RECORD, Malformed, check_path
 from ._requirements import Installed, normalised
 from ._version import LICENCE, PROJECT, REQUIRES, __version__
 
@@ -136,33 +137,36 @@ def _component(ref: str, distribution: Distribution) -> dict[str, Any]:
     }
 
 
-def _shipped(distribution: Distribution) -> Optional[Iterator[tuple[str, "Traversable"]]]:
-    """The files that were in the archive, by their paths; None if no record tells them."""
-    if distribution.files is None:
-        return None
-    return (
-        (path.as_posix(), distribution.locate_file(path))  # type: ignore[misc]
-        for path in distribution.files
-        if not path.is_absolute()
-        and not {"..", BYTECODE} & set(path.parts)
-        and not (path.parts[0].endswith(".dist-info") and path.name in _BY_INSTALLERS)
-    )
+def _shipped(distribution: Distribution) -> Iterator[tuple[str, "Traversable"]]:
+    """The files that were in the archive, by their paths.
+
+    Raises:
+        Malformed: the installer left no record of them that can be used.
+    """
+    for path, _, _ in record_rows(distribution):
+        try:
+            check_path(path)
+        except Malformed:  # a script, or data: outside of the folder of packages
+            continue
+        first, *rest = path.split("/")
+        by_installer = first.endswith(".dist-info") and rest and rest[-1] in _BY_INSTALLERS
+        if not by_installer and BYTECODE not in rest:
+            yield path, distribution.locate_file(path)  # type: ignore[misc]
 
 
 def _hashed(
-    files: Optional[Iterable[tuple[str, "Traversable"]]], *properties: tuple[str, str]
+    files: Iterable[tuple[str, "Traversable"]], *properties: tuple[str, str]
 ) -> dict[str, Any]:
     """The hash of so many files, and the property that says what it is, or why there is none."""
     hashes: list[dict[str, str]] = []
-    if files is None:
-        how = "none: the installer left no list of its files"
-    else:
-        try:
-            lines = [f"{digest_of(file)}  {path}\n" for path, file in sorted(files)]
-            hashes.append({"alg": "SHA-256", "content": digest("".join(lines).encode())})
-            how = _HOW
-        except OSError as error:
-            how = f"none: a file cannot be read: {why(error)}"
+    try:
+        lines = [f"{digest_of(file)}  {path}\n" for path, file in sorted(files, key=itemgetter(0))]
+        hashes.append({"alg": "SHA-256", "content": digest("".join(lines).encode())})
+        how = _HOW
+    except Malformed as error:
+        how = f"none: the installer's record of its files: {error}"
+    except OSError as error:
+        how = f"none: a file cannot be read: {why(error)}"
     told = [_property(name, value) for name, value in (*properties, ("hash", how))]
     return {**({"hashes": hashes} if hashes else {}), "properties": told}
 

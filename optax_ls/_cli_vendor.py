@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from ._cli_common import NO_SUCCESS, SUCCESS, Refusal
-from ._files import digest, shown
+from ._files import digest, shown, why
 from ._origin import find_origin
 from ._record import RECORD
 from ._vendoring import Differs, Tree, compose, put, target_of, unlike_record
@@ -66,7 +66,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _rehearse(tree: Tree, target: Any, force: bool) -> int:
-    reasons = unlike_record(target)
+    try:
+        reasons = unlike_record(target)
+    except OSError as error:
+        raise Refusal(f"cannot read {target}: {why(error)}") from None
     if reasons and not force:
         raise Differs(target, reasons)
     print(f"would vendor {_described(tree)} to {shown(target)}")

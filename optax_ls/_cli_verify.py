@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ._cli_common import NO_SUCCESS, SUCCESS, Refusal
-from ._files import shown
+from ._files import shown, why
 from ._origin import find_origin
 from ._record import RECORD, Malformed
 from ._verification import verify_package, verify_tree
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{shown(folder)}: the record is malformed: {error}")
         return NO_SUCCESS
     except OSError as error:
-        raise Refusal(f"cannot read {options.dir}: {error.strerror}") from None
+        raise Refusal(f"cannot read {options.dir}: {why(error)}") from None
     if verdict.differences:
         print(*verdict.differences, sep="\n")
         files = (

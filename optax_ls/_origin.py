@@ -145,11 +145,11 @@ def dated(otherwise: Optional[str] = None) -> str:
 # What installers write: RECORD, a table of paths, hashes and sizes.
 
 
-def installed_record(distribution: importlib.metadata.Distribution) -> dict[str, str]:
-    """SHA-256 of the files of our package and of its metadata, by paths from where both are.
+def record_rows(distribution: importlib.metadata.Distribution) -> list[list[str]]:
+    """The rows of the table. ``distribution.files`` leaves out files that are gone.
 
     Raises:
-        Malformed: the record is missing or no such table, or names files elsewhere.
+        Malformed: the record is missing or no such table.
     """
     try:
         text = distribution.read_text("RECORD")
@@ -158,11 +158,20 @@ def installed_record(distribution: importlib.metadata.Distribution) -> dict[str,
         raise Malformed(f"it cannot be read: {error}") from None
     if not rows:
         raise Malformed("it is missing or empty")
-    recorded = {}
     for row in rows:
         if len(row) != 3:
             raise Malformed(f"a line has {len(row)} fields instead of 3")
-        path, hashed, _ = row
+    return rows
+
+
+def installed_record(distribution: importlib.metadata.Distribution) -> dict[str, str]:
+    """SHA-256 of the files of our package and of its metadata, by paths from where both are.
+
+    Raises:
+        Malformed: the record is missing or no such table, or names files elsewhere.
+    """
+    recorded = {}
+    for path, hashed, _ in record_rows(distribution):
         first, *rest = path.split("/")
         if not rest or (first != PROJECT and not first.endswith(".dist-info")) or ".." in rest:
             raise Malformed(f"the path {shown(path)} is neither in {PROJECT} nor in its metadata")

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.metadata import Distribution
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -95,7 +96,7 @@ def _collected(origin: Origin) -> dict[str, bytes]:
     if origin.kind == CHECKOUT and isinstance(origin.package, Path):
         return _of_checkout(origin.package)
     if origin.kind == INSTALLED and origin.distribution is not None:
-        return _of_installed(origin)
+        return _of_installed(origin.distribution)
     raise Refusal(
         f"{origin.package} was neither installed nor vendored, and is no checkout: where its "
         "licences are is not known"
@@ -128,15 +129,12 @@ def _of_checkout(package: Path) -> dict[str, bytes]:
     return files
 
 
-def _of_installed(origin: Origin) -> dict[str, bytes]:
+def _of_installed(distribution: Distribution) -> dict[str, bytes]:
     """Sources from the package, licences from its metadata."""
-    distribution = origin.distribution
-    if distribution is None:
-        raise Refusal(f"{origin.package} was not installed")
     recorded = installed_record(distribution)
     listing = installed_listing(distribution, recorded)
     if found := [str(difference) for difference in differences(recorded, listing)]:
-        raise Differs(origin.package, found)
+        raise Differs(distribution.locate_file(PROJECT), found)
     files = {}
     for path in recorded:
         folder, _, inner = path.partition("/")
@@ -259,10 +257,7 @@ def put(tree: Tree, target: Path, *, force: bool = False) -> Optional[Path]:
                 (draft / path).parent.mkdir(parents=True, exist_ok=True)
                 (draft / path).write_bytes(contents)
             old = _put_in_place(draft, target)
-            if old is None or reasons or unlike_record(old):
-                return old
-            _remove(old, target)
-            return None
+            return old if old is None or reasons else _cleared_away(old, target)
     except OSError as error:
         where = error.filename or target
         raise Refusal(f"cannot write {where}: {why(error)}; {target} is as it was") from None
@@ -272,11 +267,15 @@ def put(tree: Tree, target: Path, *, force: bool = False) -> Optional[Path]:
                 target.parent.rmdir()  # unless there is something in it
 
 
-def _remove(old: Path, target: Path) -> None:
+def _cleared_away(old: Path, target: Path) -> Optional[Path]:
+    """Removes an old tree and returns None, or returns it if it was changed in the last moment."""
     try:
+        if unlike_record(old):
+            return old
         shutil.rmtree(old)
     except OSError as error:
         raise Refusal(f"{target} is new, but its old tree is left in {old}: {why(error)}") from None
+    return None
 
 
 @contextlib.contextmanager

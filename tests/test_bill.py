@@ -255,7 +255,7 @@ def test_file_that_is_gone_leaves_no_hash_and_is_told(make):
 def test_distribution_without_record_has_no_hash_and_says_so(make):
     component = _component("ref", make("one", record=False))
     assert "hashes" not in component
-    assert properties(component)["hash"].startswith("none: the installer left no list")
+    assert properties(component)["hash"].endswith("record of its files: it is missing or empty")
 
 
 def test_needs_of_needs_are_followed_where_their_conditions_hold(make, monkeypatch):

@@ -166,6 +166,19 @@ def test_tree_that_cannot_be_entered_is_told(run):
 
 
 @posix
+def test_tree_out_of_reach_is_told(run):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        put(small_tree(), Path(folder) / "lib" / "tree")
+        (Path(folder) / "lib").chmod(0)
+        with without_privileges():
+            status, printed, complaint = run(Path(folder) / "lib" / "tree")
+        (Path(folder) / "lib").chmod(0o755)
+    assert (status, printed) == (2, "")
+    assert "cannot read" in complaint or "there is no folder" in complaint
+
+
+@posix
 def test_names_are_printed_so_that_no_terminal_obeys_them(run, tree):
     (tree / "new\nline\x1b[2J.py").touch()
     (tree / os.fsdecode(b"\xff.py")).touch()
