@@ -12,16 +12,18 @@ BENCH_READY := $(BENCH)/.ready
 # Interpreters that pyenv holds need not be on the PATH for `make matrix` to find them.
 PYENV_BINS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.*/bin)
 EMPTY :=
-matrix: export PATH := $(PATH):$(subst $(EMPTY) $(EMPTY),:,$(PYENV_BINS))
+drift matrix: export PATH := $(PATH):$(subst $(EMPTY) $(EMPTY),:,$(PYENV_BINS))
 
 # What follows is the oldest Python, and what to lock.
-COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
-	--custom-compile-command "make lock" setup.cfg --python-version
+LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+COMPILE = $(LOCK) setup.cfg --python-version
 
-.PHONY: help demo test conformance coverage lint types matrix cutest rosenbrock lock clean
+.PHONY: help demo test conformance coverage lint types golden drift matrix dist wheelhouse \
+	offline-test audit cutest rosenbrock lock clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(READY)  ## fit scikit-learn's digits with L-BFGS inside a scan
 	$(BIN)/python examples/digits.py
@@ -38,15 +40,38 @@ coverage: $(READY)  ## run every test and report the lines that none reaches
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-lint: $(READY)  ## check style and format
+lint: $(READY)  ## check style and format, and look for insecure code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --recursive optax_ls
 
 types: $(READY)  ## check the types of the package
 	$(BIN)/mypy
 
-matrix: $(READY)  ## run the tests on the oldest and newest JAX; names interpreters it lacks
-	$(BIN)/tox run
+golden: $(READY)  ## renew the golden runs, whose change CHANGELOG.md must explain
+	PYTHONPATH=tests $(BIN)/python -m golden renew
+
+drift: $(READY)  ## golden runs on every Python and JAX; prints the largest drift of each pair
+	rm -rf build/drift
+	status=0; $(BIN)/tox run -- python -m golden compare --save build/drift || status=1; \
+	PYTHONPATH=tests $(BIN)/python -m golden table build/drift && exit $$status
+
+matrix: drift  ## the same, and the tests on oldest and newest; names interpreters it lacks
+	$(BIN)/tox run -e py310-oldest,py311-newest,py313-newest
+
+dist: $(READY)  ## build wheel and source distribution: the same bytes for the same commit
+	$(BIN)/python -m distribution.build
+
+wheelhouse: $(READY)  ## collect all that an isolated machine like this one needs, in one archive
+	rm -f dist/*-wheelhouse-*.tar.gz
+	$(BIN)/python -m distribution.wheelhouse
+
+offline-test: wheelhouse  ## install that archive where there is no network, and test it there
+	sh distribution/offline_test.sh dist/*-wheelhouse-*.tar.gz $(BIN)/python
+
+audit: $(READY)  ## look for insecure code in the package, and for known holes in what is locked
+	$(BIN)/bandit --quiet --recursive optax_ls
+	$(BIN)/python -m distribution.audit requirements/*.txt
 
 cutest: $(BENCH_READY)  ## run the solvers on problems of CUTEst; ARGS=--help for the options
 	$(BENCH)/bin/python -m benchmarks.cutest $(ARGS)
@@ -57,8 +82,10 @@ rosenbrock: $(BENCH_READY)  ## time the solvers on a thousand problems at once, 
 lock: $(READY)  ## renew the locked requirements
 	$(COMPILE) 3.10 requirements/dev.in --extra test --extra progress --extra plot -o requirements/dev.txt
 	$(COMPILE) 3.10 --constraints requirements/dev.txt -o requirements/runtime.txt
+	$(COMPILE) 3.10 --constraints requirements/dev.txt requirements/offline.in -o requirements/offline.txt
 	$(COMPILE) 3.10 requirements/oldest.in --extra test -o requirements/oldest.txt
 	$(COMPILE) 3.11 --constraints requirements/dev.txt --extra bench -o requirements/bench.txt
+	$(LOCK) --python-version 3.10 --constraints requirements/dev.txt requirements/build.in -o requirements/build.txt
 
 clean:  ## remove everything that make has made
 	rm -rf $(VENV) $(BENCH) .tox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

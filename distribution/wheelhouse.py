@@ -1,0 +1,136 @@
+"""Collects everything that an isolated machine needs: ``python -m distribution.wheelhouse``.
+
+Into ``dist/wheelhouse`` go our wheel, every run-time wheel of ``requirements/offline.txt`` for the
+running platform, checked by hash, what runs the tests there, licences, a bill of materials, an
+installer and the sums of all files; and all of it once more into one archive beside it.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from . import archives, licences
+from .build import ROOT, build, sha256
+
+HERE = Path(__file__).parent
+NAME = "wheelhouse"
+RUNTIME_ONLY = "pytest.mark.runtime"
+DEMO = ROOT / "examples" / "logistic.py"
+
+
+def main():
+    dist = ROOT / "dist"
+    _, ours, epoch = build(dist)
+    with tempfile.TemporaryDirectory(dir=dist) as scratch:
+        folder = Path(scratch, NAME)
+        fill(folder, ours, epoch)
+        archive = Path(scratch, f"{ours.name.split('-py3')[0]}-{NAME}-{platform_tag()}.tar.gz")
+        archives.tar_gz_of_folder(folder, archive, epoch)
+        shutil.rmtree(dist / NAME, ignore_errors=True)
+        folder.rename(dist / NAME)
+        archive = archive.rename(dist / archive.name)
+    print(f"{sha256(archive)}  {archive.name}")
+
+
+def platform_tag():
+    return f"py{sys.version_info.major}{sys.version_info.minor}-{sys.platform}-{platform.machine()}"
+
+
+def fill(folder, ours, epoch):
+    """Makes the wheelhouse, whose folder must not be there yet."""
+    wheels = folder / "wheels"
+    wheels.mkdir(parents=True)
+    shutil.copy(ours, wheels)
+    runtime = download(ROOT / "requirements" / "runtime.txt", wheels)
+    every = download(ROOT / "requirements" / "offline.txt", wheels)
+    write_requirements(folder / "requirements.txt", [wheels / ours.name, *runtime])
+    write_requirements(folder / "requirements-test.txt", sorted(set(every) - set(runtime)))
+    copy_checks(folder / "check")
+    bill = folder / "sbom.cdx.json"
+    write_bill_of_materials(bill, wheels / ours.name, epoch)
+    components = components_of(bill, runtime)
+    licences.collect(sorted(wheels.iterdir()), folder / "licences", components)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    (folder / "platform.txt").write_text(f"{version} {platform.system()} {platform.machine()}\n")
+    for name in ("INSTALL.md", "install.sh"):
+        shutil.copy(HERE / name, folder)
+    write_sums(folder)
+
+
+def download(lock, wheels):
+    """The wheels of a lock for this platform; pip refuses any whose hash is not in the lock."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command += ["--require-hashes", "--only-binary", ":all:", "--dest", scratch, "-r", lock]
+        if subprocess.run(command).returncode:
+            sys.exit(f"the wheels of {lock.name} could not be collected")
+        return sorted(Path(shutil.copy(wheel, wheels)) for wheel in Path(scratch).iterdir())
+
+
+def write_requirements(path, wheels):
+    """Writes a requirements file that admits these wheels and no others."""
+    lines = []
+    for wheel in wheels:
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        lines.append(f"{name}=={version} --hash=sha256:{sha256(wheel)}\n")
+    path.write_text("".join(lines))
+
+
+def copy_checks(folder):
+    """The tests that need run-time dependencies alone, what they share, and the demo."""
+    (folder / "tests").mkdir(parents=True)
+    shutil.copy(ROOT / "setup.cfg", folder)
+    shutil.copy(DEMO, folder)
+    for path in sorted((ROOT / "tests").glob("*.py")):
+        if not path.name.startswith("test_") or RUNTIME_ONLY in path.read_text():
+            shutil.copy(path, folder / "tests")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "tests" / "golden", folder / "tests" / "golden", ignore=ignored)
+
+
+def write_bill_of_materials(path, ours, epoch):
+    """Lets the built package list itself and its dependencies, installed here as locked."""
+    with tempfile.TemporaryDirectory() as site:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+        subprocess.run([*pip, "--target", site, ours], check=True)
+        environment = {**os.environ, "PYTHONPATH": site, "SOURCE_DATE_EPOCH": str(epoch)}
+        command = [sys.executable, "-m", "optax_ls", "sbom", "--output", path]
+        if subprocess.run(command, cwd=site, env=environment, stdout=subprocess.DEVNULL).returncode:
+            sys.exit("the bill of materials could not be written")
+
+
+def components_of(bill, runtime):
+    """The SPDX ids in a bill of materials by name; refuses one that lists other versions."""
+    spdx, versions = {}, {}
+    for component in json.loads(bill.read_text())["components"]:
+        name = canonicalize_name(component["name"])
+        versions[name] = component["version"]
+        stated = [
+            entry.get("expression") or entry["license"] for entry in component.get("licenses", [])
+        ]
+        ids = [entry if isinstance(entry, str) else entry.get("id") for entry in stated]
+        spdx[name] = " AND ".join(filter(None, ids))
+    for wheel in runtime:
+        name, version, *_ = parse_wheel_filename(wheel.name)
+        if versions.get(name) != str(version):
+            sys.exit(f"{bill.name} does not list {name} {version}: is it installed as locked?")
+    return spdx
+
+
+def write_sums(folder):
+    """Writes the SHA-256 of every file, as ``sha256sum`` does."""
+    sums = folder / "SHA256SUMS"
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != sums)
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
+    sums.write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()
