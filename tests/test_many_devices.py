@@ -3,6 +3,7 @@
 Answers agree to rounding only: devices add the terms of a sum in another order.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import os
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -94,29 +96,44 @@ def start_two(*arguments):
     ]
 
 
+@contextlib.contextmanager
+def no_longer_than(seconds, processes):
+    """Kills what has not ended by then, so that a process that hangs fails a test."""
+
+    def kill():
+        for process in processes:
+            process.kill()
+
+    watch = threading.Timer(seconds, kill)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
 def finish(*processes):
     """What the processes say until they end; fails if one of them does."""
-    said = [process.communicate(timeout=240)[0] for process in processes]
+    with no_longer_than(240, processes):
+        said = [process.communicate()[0] for process in processes]
     for process, text in zip(processes, said, strict=True):
         assert process.returncode == 0, text
     return said
 
 
 def kill_after(processes, victim, line):
-    """Kills one process when the first says ``line``; returns what the other says, and its status.
-
-    Waiting for a process that hangs fails.
-    """
-    for said in processes[0].stdout:
-        if said.strip() == line:
-            break
-    else:
-        pytest.fail(f"the run ended before it said {line!r}")
-    processes[victim].send_signal(signal.SIGKILL)
-    said, _ = processes[1 - victim].communicate(timeout=120)
-    processes[victim].wait()
-    processes[victim].stdout.close()
-    return said, processes[1 - victim].returncode
+    """Kills one process when the first says ``line``; what the other says, and its status."""
+    with no_longer_than(240, processes):
+        for said in processes[0].stdout:
+            if said.strip() == line:
+                break
+        else:
+            pytest.fail(f"the run ended before it said {line!r}")
+        processes[victim].send_signal(signal.SIGKILL)
+    survivor = processes[1 - victim]
+    said, _ = survivor.communicate(timeout=120)
+    processes[victim].communicate()
+    return said, survivor.returncode
 
 
 def iterations(said):
