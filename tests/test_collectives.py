@@ -1,0 +1,148 @@
+"""What devices exchange in an iteration, beyond the objective's own: a few sums, and nothing else.
+
+Counts are read off compiled programs with ``examples/collectives.py``, for an ordinary iteration:
+one trial of the search, no restart, no square that overflows.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "collectives.py"
+
+MANY = pytest.param(50, 1, marks=pytest.mark.slow)
+LEAVES_AND_MEMORY = [(1, 2), (1, 20), MANY]
+# The compiler makes one all-reduce of 256 at most, and each leaf of a direction brings ten.
+TOO_MANY = pytest.param(
+    50,
+    1,
+    marks=[pytest.mark.slow, pytest.mark.xfail(reason="two all-reduces for the direction")],
+)
+# Collectives are settled before machine code is made.
+NEVER_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+PROGRAM = """\
+HloModule jit_step, entry_computation_layout={()->f32[]}
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%rare (p: f32[8]) -> f32[] {
+  ROOT %all-reduce.3 = f32[] all-reduce(%r), replica_groups={{0,1}}, to_apply=%add
+}
+
+%usual (p: f32[8]) -> f32[] {
+  ROOT %c = f32[] constant(0)
+}
+
+%body.1 (t: (f32[8])) -> (f32[8]) {
+  %gather = f32[16]{0} all-gather(%x), channel_id=2, replica_groups={{0,1}}, dimensions={0}
+  %cond.2 = f32[] conditional(%i, %p, %p), branch_computations={%usual, %rare}
+  ROOT %next = (f32[8]{0}) tuple(%y)
+}
+
+%condition.1 (t: (f32[8])) -> pred[] {
+  ROOT %go = pred[] constant(false)
+}
+
+%called (p: f32[8]) -> f32[] {
+  %start = bf16[3]{0} all-reduce-start(%v), replica_groups={{0,1}}, to_apply=%add
+  ROOT %done = bf16[3]{0} all-reduce-done(%start)
+}
+
+ENTRY %main (p: f32[8]) -> f32[] {
+  %all-reduce.1 = (f64[2,5]{1,0}, f32[]) all-reduce(%a, %b), replica_groups={{0,1}}, to_apply=%add
+  %call.1 = f32[] call(%p), to_apply=%called
+  %loop.1 = (f32[8]{0}) while(%init), condition=%condition.1, body=%body.1
+  ROOT %all-reduce.2 = f32[] fusion(%all-reduce.1), kind=kLoop, calls=%add
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("collectives", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def compiled(example):
+    """The collectives of the objective, and of an ordinary iteration of each solver."""
+    if jax.device_count() < 8:
+        pytest.skip("needs eight devices")
+    sharding = NamedSharding(Mesh(np.array(jax.devices()[:8]), ("i",)), PartitionSpec("i"))
+    found = {}
+
+    def compiled(name, leaves, memory_size):
+        key = name, leaves, memory_size
+        if key not in found:
+            params = example.make_params(leaves, 64, sharding)
+            lowered = {
+                "objective": lambda: example.lower_objective(params),
+                "lbfgs": lambda: example.lower_step(params, memory_size),
+                "minimize": lambda: example.lower_minimize(params, memory_size),
+            }[name]()
+            found[key] = example.exchanges(lowered.compile(NEVER_RUN).as_text())
+        return found[key]
+
+    return compiled
+
+
+def test_every_collective_of_a_program_is_found_where_it_stands(example):
+    found = [(e.where, e.kind) for e in example.exchanges(PROGRAM)]
+    assert found == [
+        ((), "all-reduce"),
+        ((), "all-reduce"),
+        (("loop",), "all-gather"),
+        (("loop", "branch 1"), "all-reduce"),
+    ]
+
+
+def test_numbers_and_bytes_of_a_collective_are_those_of_its_result(example):
+    found = [(e.numbers, e.bytes) for e in example.exchanges(PROGRAM)]
+    assert found == [(11, 84), (3, 6), (16, 64), (1, 4)]
+
+
+def beyond_the_objective(compiled, ordinary, name, leaves, memory_size):
+    """How many all-reduces an ordinary iteration has more than the objective."""
+    counts = [
+        sum(exchange.kind == "all-reduce" for exchange in found)
+        for found in (
+            compiled("objective", leaves, None),
+            ordinary(compiled(name, leaves, memory_size)),
+        )
+    ]
+    assert counts[0] > 0, "the program does not run on several devices"
+    return counts[1] - counts[0]
+
+
+combining = pytest.mark.skipif(
+    jax.__version_info__ < (0, 5), reason="this JAX joins no all-reduces on CPU"
+)
+
+
+@combining
+@pytest.mark.parametrize(("leaves", "memory_size"), [*LEAVES_AND_MEMORY[:2], TOO_MANY])
+def test_step_of_lbfgs_takes_two_all_reduces(example, compiled, leaves, memory_size):
+    args = compiled, example.of_lbfgs, "lbfgs", leaves, memory_size
+    assert beyond_the_objective(*args) <= 2
+
+
+@combining
+@pytest.mark.parametrize(("leaves", "memory_size"), LEAVES_AND_MEMORY)
+def test_iteration_of_minimize_takes_three_all_reduces(example, compiled, leaves, memory_size):
+    args = compiled, example.of_minimize, "minimize", leaves, memory_size
+    assert beyond_the_objective(*args) <= 3
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "minimize"])
+@pytest.mark.parametrize(("leaves", "memory_size"), LEAVES_AND_MEMORY)
+def test_devices_exchange_sums_and_nothing_else(compiled, name, leaves, memory_size):
+    assert {exchange.kind for exchange in compiled(name, leaves, memory_size)} == {"all-reduce"}
