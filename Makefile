@@ -18,7 +18,7 @@ matrix: export PATH := $(PATH):$(subst $(EMPTY) $(EMPTY),:,$(PYENV_BINS))
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" setup.cfg --python-version
 
-.PHONY: help demo test conformance coverage lint types matrix cutest rosenbrock lock clean
+.PHONY: help demo test conformance coverage lint types matrix bench cutest rosenbrock lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -47,6 +47,9 @@ types: $(READY)  ## check the types of the package
 
 matrix: $(READY)  ## run the tests on the oldest and newest JAX; names interpreters it lacks
 	$(BIN)/tox run
+
+bench: $(BENCH_READY)  ## time and measure it all beside the peers; writes benchmarks/RESULTS.md
+	$(BENCH)/bin/python -m benchmarks.speed $(ARGS)
 
 cutest: $(BENCH_READY)  ## run the solvers on problems of CUTEst; ARGS=--help for the options
 	$(BENCH)/bin/python -m benchmarks.cutest $(ARGS)
