@@ -131,6 +131,16 @@ def test_solver_that_stopped_before_the_shorter_limit_has_no_time():
     assert math.isnan(derive.per_iteration(record({"optax": 0.02}, (12, 12)), "optax"))
 
 
+def test_time_that_noise_hides_is_told_as_none():
+    data = record({"optax": -0.001, "jaxopt": 0.02, "minimize": 0.01}, n=10)
+    assert math.isnan(derive.per_iteration(data, "optax"))
+    (row,) = rows(
+        "small", [data | {"solvers": data["solvers"] | {"lbfgs": data["solvers"]["optax"]}}]
+    )
+    assert row["minimize"] == pytest.approx(0.5)
+    assert (row["peer"], row["reached"]) == ("1.00 (jaxopt)", "yes")
+
+
 def test_best_is_the_least_of_the_peers_and_never_ours():
     values = {"minimize": 1.0, "optax": 3.0, "jaxopt": 2.0, "optimistix": math.nan}
     assert derive.best(values) == ("jaxopt", 2.0)

@@ -9,13 +9,14 @@ from .loops import PEERS
 
 
 def per_iteration(record, name):
-    """Seconds of one iteration: the median over repeats of both lengths subtracted."""
+    """Seconds of one iteration: the median over repeats of both lengths subtracted.
+
+    NaN if noise hides it, or if the solver stopped before the shorter limit.
+    """
     solver = record["solvers"][name]
     short, long = solver["iterations"]
-    if long <= short:
-        return math.nan
-    differences = [b - a for a, b in zip(*solver["seconds"], strict=True)]
-    return statistics.median(differences) / (long - short)
+    difference = statistics.median(b - a for a, b in zip(*solver["seconds"], strict=True))
+    return difference / (long - short) if long > short and difference > 0 else math.nan
 
 
 def evaluations_per_iteration(record, name):
@@ -26,8 +27,9 @@ def evaluations_per_iteration(record, name):
 
 def beyond_objective(record, name):
     """Seconds of one iteration without those of the evaluations made in it."""
-    objective = per_iteration(record, "objective")
-    return per_iteration(record, name) - evaluations_per_iteration(record, name) * objective
+    objective = np.nan_to_num(per_iteration(record, "objective"))
+    evaluations = evaluations_per_iteration(record, name)
+    return float(per_iteration(record, name) - evaluations * objective)
 
 
 def over_two_sweeps(record, name):
@@ -37,7 +39,7 @@ def over_two_sweeps(record, name):
 def best(values, among=PEERS):
     """The name and the value of the least among the peers; a pair of None and NaN without any."""
     known = {name: values[name] for name in among if name in values}
-    known = {name: value for name, value in known.items() if math.isfinite(value)}
+    known = {name: value for name, value in known.items() if math.isfinite(value) and value > 0}
     name = min(known, key=known.get, default=None)
     return name, known.get(name, math.nan)
 

@@ -6,7 +6,11 @@ from ..figures import STYLES
 from .derive import per_iteration
 
 STYLE = {**STYLES, "lbfgs": {"color": "#c62828", "linewidth": 1.6, "linestyle": "--"}}
-LABELS = {"minimize": "optax_ls.minimize", "lbfgs": "optax_ls.lbfgs in a scan"}
+LABELS = {
+    "minimize": "optax_ls.minimize",
+    "lbfgs": "optax_ls.lbfgs in a scan",
+    "objective": "the objective alone",
+}
 RECORDS = "small", "large"
 
 
@@ -27,8 +31,7 @@ def draw_iteration_times(records, path):
             for record in measured
             if solver in record["solvers"]
         }
-        # Too small to be told from noise is not zero, and has no place on a logarithmic axis.
-        shown = sorted((n, t) for n, t in times.items() if t > 0 and math.isfinite(t))
+        shown = sorted((n, t) for n, t in times.items() if math.isfinite(t))
         if not shown:
             continue
         style = STYLE.get(solver, {"color": "#9e9e9e", "linewidth": 1.2})

@@ -6,8 +6,6 @@ evaluations the solver says it made. For Optimistix ``length`` is the number of 
 is an evaluation; not every step ends in an iteration.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,9 +115,9 @@ def prepare(name, fun, params, data, length, memory):
     """A function without arguments that runs the loop, compiled, and returns both its counts."""
     if name == "scipy":
         return _scipy(fun, params, data, length, memory)
-    loop = functools.partial(LOOPS[name], fun, length=length, memory=memory)
-    compiled = jax.jit(lambda params, data: loop(params=params, data=data)).lower(params, data)
-    compiled = compiled.compile()
+    loop = LOOPS[name]
+    program = jax.jit(lambda params, data: loop(fun, params, data, length, memory))
+    compiled = program.lower(params, data).compile()
 
     def run():
         _, iterations, evals = jax.block_until_ready(compiled(params, data))

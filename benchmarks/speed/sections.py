@@ -1,5 +1,6 @@
 """The sections of the page, each from the data of one measurement: how it is measured, and all."""
 
+import math
 import statistics
 
 from ..tables import table
@@ -134,15 +135,15 @@ the objective's. The other kinds are counted in the text of the compiled program
     for record in data:
         for name, solver in record["solvers"].items():
             own, beyond = solver["own"], solver["beyond"]
-            row = [name, record["leaves"], f"{own + beyond:g}", f"{beyond:g}"]
+            row = [name, record["leaves"], f"{own + beyond:.3g}", f"{beyond:.3g}"]
             row.append(solver["evaluations"] / solver["iterations"])
             rows.append([*row, *(solver["in_program"][kind] for kind in header[5:])])
     yield table(header, rows)
 
 
 def _milliseconds(seconds):
-    return f"{1e3 * seconds:.3g}"
+    return f"{1e3 * seconds:.3g}" if math.isfinite(seconds) else "–"
 
 
 def _microseconds(seconds):
-    return f"{1e6 * seconds:.3g}" if seconds > 0 else "–"
+    return f"{1e6 * seconds:.3g}" if math.isfinite(seconds) else "–"
