@@ -20,7 +20,7 @@ LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --n
 COMPILE = $(LOCK) setup.cfg --python-version
 
 .PHONY: help demo test conformance coverage lint types golden drift matrix dist wheelhouse \
-	offline-test audit cutest rosenbrock lock clean
+	offline-test audit bench cutest rosenbrock lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -72,6 +72,9 @@ offline-test: wheelhouse  ## install that archive where there is no network, and
 audit: $(READY)  ## look for insecure code in the package, and for known holes in what is locked
 	$(BIN)/bandit --quiet --recursive optax_ls
 	$(BIN)/python -m distribution.audit requirements/*.txt
+
+bench: $(BENCH_READY)  ## time and measure it all beside the peers; writes benchmarks/RESULTS.md
+	$(BENCH)/bin/python -m benchmarks.speed $(ARGS)
 
 cutest: $(BENCH_READY)  ## run the solvers on problems of CUTEst; ARGS=--help for the options
 	$(BENCH)/bin/python -m benchmarks.cutest $(ARGS)

@@ -128,8 +128,8 @@ def prepare(name, starts):
     return lambda: jax.block_until_ready(compiled(starts)), seconds
 
 
-def measure(lanes, dimension, names, repeats, seed):
-    """The rows of the table for one number of problems."""
+def timings(lanes, dimension, names, repeats, seed):
+    """Interleaved runs of all solvers on one number of problems; a dictionary for each."""
     starts = np.random.default_rng(seed).uniform(-2, 2, (lanes, dimension))
     starts = jnp.asarray(starts)
     gradients = jax.jit(jax.vmap(jax.grad(rosenbrock)))
@@ -142,14 +142,26 @@ def measure(lanes, dimension, names, repeats, seed):
             results[name] = solve()
             seconds[name].append(time.perf_counter() - started)
 
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    found = {}
     for name, (params, evals) in results.items():
         largest = np.max(np.abs(np.asarray(gradients(jnp.asarray(params)))), axis=1)
-        spread = f"{min(seconds[name]):.3f}–{max(seconds[name]):.3f}"
+        found[name] = {
+            "seconds": seconds[name],
+            "converged": int(np.sum(largest <= GTOL)),
+            "evaluations": int(np.sum(evals)),
+            "compilation": solvers[name][1],
+        }
+    return found
+
+
+def rows(found):
+    """The rows of the table for one number of problems."""
+    medians = {name: statistics.median(each["seconds"]) for name, each in found.items()}
+    for name, each in found.items():
+        spread = f"{min(each['seconds']):.3f}–{max(each['seconds']):.3f}"
         ratio = medians[name] / medians[BASE] if BASE in medians else "–"
-        converged = int(np.sum(largest <= GTOL))
-        row = [name, f"{medians[name]:.3f}", spread, ratio, converged, int(np.sum(evals))]
-        yield [*row, f"{solvers[name][1]:.1f}"]
+        row = [name, f"{medians[name]:.3f}", spread, ratio, each["converged"]]
+        yield [*row, each["evaluations"], f"{each['compilation']:.1f}"]
 
 
 def main(arguments=None):
@@ -168,9 +180,9 @@ def main(arguments=None):
     header = ["solver", "median s", "min–max s", f"over {BASE}", "converged", "evaluations"]
     header += ["compilation s"]
     for lanes in options.lanes:
-        rows = measure(lanes, options.dimension, options.solvers, options.repeats, options.seed)
+        found = timings(lanes, options.dimension, options.solvers, options.repeats, options.seed)
         print(f"{lanes} problems of dimension {options.dimension}, {options.repeats} runs:\n")
-        print(table(header, rows), end="\n\n", flush=True)
+        print(table(header, rows(found)), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

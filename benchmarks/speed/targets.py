@@ -1,0 +1,151 @@
+"""The targets, and what was reached."""
+
+from .derive import (
+    best,
+    compile_seconds,
+    each,
+    growth_ratio,
+    lanes_seconds,
+    largest_deviation,
+    over_two_sweeps,
+    per_iteration,
+)
+from .loops import OURS
+
+LINEAR = 0.15
+MISSING = "not measured"
+
+
+def summary(records):
+    """The rows of the table: what, target, ours, the best peer, whether it is reached."""
+    for name, rows in ROWS.items():
+        if name in records:
+            yield from rows(records[name]["data"])
+        else:
+            yield [name, "", "", "", "", MISSING]
+
+
+def verdict(*conditions):
+    return "yes" if all(conditions) else "no"
+
+
+def _row(what, target, minimize="–", lbfgs="–", peer=None, reached=""):
+    name, value = peer or (None, "–")
+    value = f"{value:.2f}" if isinstance(value, float) else value
+    shown = f"{value} ({name})" if name else value
+    return [what, target, minimize, lbfgs, shown, reached]
+
+
+def large(data):
+    for record in data:
+        ratios = each(record, over_two_sweeps)
+        peer = best(ratios)
+        what = f"one iteration beyond the objective over two sweeps, n = {record['n']:,}"
+        ours = ratios["minimize"]
+        reached = verdict(ours <= 1.5, ours <= peer[1] / 2)
+        target = "1.5, half of the peer"
+        yield _row(f"minimize: {what}", target, minimize=ours, peer=peer, reached=reached)
+        ours = ratios["lbfgs"]
+        yield _row(f"lbfgs: {what}", "1.8", lbfgs=ours, peer=peer, reached=verdict(ours <= 1.8))
+
+
+def small(data):
+    for record in data:
+        seconds = each(record, per_iteration)
+        name, least = best(seconds)
+        ours = {solver: seconds[solver] / least for solver in OURS}
+        reached = verdict(ours["minimize"] < 1)
+        what = f"iteration time over the best peer's, n = {record['n']:,}"
+        yield _row(what, "below 1", *ours.values(), (name, 1.0), reached)
+
+
+def growth(data):
+    for key, records in data.items():
+        first, last = records[0], records[-1]
+        field = "memory" if key == "m" else key
+        span = f"{key} = {first[field]:,} to {last[field]:,}"
+        ratios = [growth_ratio(records, field, name) for name in OURS]
+        # What grows with m is not all: the vectors that are read once do not.
+        if key == "n":
+            reached = verdict(abs(ratios[0] - 1) <= LINEAR)
+            yield _row(
+                f"growth of time over that of n, {span}", "0.85–1.15", *ratios, None, reached
+            )
+        misfits = [largest_deviation(records, field, name) for name in OURS]
+        if key == "m":
+            yield _row(
+                f"growth of time over that of m, {span}",
+                "at most 1.15",
+                *ratios,
+                None,
+                verdict(ratios[0] <= 1 + LINEAR),
+            )
+        shown = [f"{misfit:.0%}" for misfit in misfits]
+        what = f"largest deviation from a line, {span}"
+        yield _row(what, "15%", *shown, None, verdict(misfits[0] <= LINEAR))
+
+
+def compilation(data):
+    solvers = data["solvers"]
+    seconds = {name: compile_seconds(solver) for name, solver in solvers.items()}
+    ours = [seconds[name] / seconds["optax"] for name in OURS]
+    over = {name: value / seconds["optax"] for name, value in seconds.items()}
+    what = f"trace and compilation over Optax's, network of {data['layers']} layers"
+    yield _row(what, "0.6", *ours, best(over), verdict(ours[0] <= 0.6))
+    for key, target in ("copies", {"minimize": 1, "lbfgs": 2}), ("traces", {"minimize": 2}):
+        counts = {name: solver[key] for name, solver in solvers.items()}
+        wanted = ", ".join(f"{value} ({name})" for name, value in target.items())
+        reached = verdict(*(counts[name] <= value for name, value in target.items()))
+        what = f"{key} of the objective"
+        ours = [counts[name] for name in OURS]
+        yield _row(what, wanted, *ours, best(counts), reached)
+
+
+def memory(data):
+    words, limit = data["words"], 2 * data["memory"] + 8
+    what = f"temporary memory, words per parameter, n = {data['n']:,}"
+    ours = [words[name] for name in OURS]
+    # The rest of a word is for what does not grow with n.
+    yield _row(what, f"2m + 8 = {limit}", *ours, best(words), verdict(max(ours) <= limit + 0.01))
+
+
+def lanes(data):
+    for record in data:
+        seconds = lanes_seconds(record)
+        over = {name: value / seconds["optax"] for name, value in seconds.items()}
+        solved = record["solvers"]["minimize"]["converged"] == record["lanes"]
+        what = f"{record['lanes']:,} Rosenbrock problems under vmap, over Optax's time"
+        reached = verdict(over["minimize"] <= 0.5, solved)
+        yield _row(what, "0.5", minimize=over["minimize"], peer=best(over), reached=reached)
+
+
+def collectives(data):
+    for record in data:
+        counts = {name: solver["beyond"] for name, solver in record["solvers"].items()}
+        what = f"all-reduces per iteration beyond the objective's, {_leaves(record)}"
+        reached = verdict(counts["minimize"] <= 3, counts["lbfgs"] <= 2)
+        ours = [counts[name] for name in OURS]
+        target = "3 (minimize), 2 (lbfgs)"
+        yield _row(what, target, *ours, ("optax", counts["optax"]), reached)
+        others = {
+            name: sum(n for kind, n in solver["in_program"].items() if kind != "all-reduce")
+            for name, solver in record["solvers"].items()
+        }
+        what = f"other collectives in the program, {_leaves(record)}"
+        ours = [others[name] for name in OURS]
+        yield _row(what, "0", *ours, ("optax", others["optax"]), verdict(max(ours) == 0))
+
+
+def _leaves(record):
+    return "1 leaf" if record["leaves"] == 1 else f"{record['leaves']} leaves"
+
+
+ROWS = {
+    "large": large,
+    "small": small,
+    "growth": growth,
+    "compilation": compilation,
+    "memory": memory,
+    "lanes": lanes,
+    "collectives": collectives,
+}
