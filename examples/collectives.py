@@ -104,13 +104,19 @@ def _called(line):
 
 
 def of_lbfgs(found):
-    """Of a step of ``lbfgs()``: all that is in no branch, the loop of the search included."""
-    return [e for e in found if not any(step.startswith("branch") for step in e.where)]
+    """Of a step of ``lbfgs()``: the direction, which is made in a branch, and the search."""
+    return [e for e in found if _usual(e)]
 
 
 def of_minimize(found):
-    """Of a trip of ``minimize``: its loop, and the branch that makes the next direction."""
-    return [e for e in found if e.where and not any(s.startswith("branch") for s in e.where[2:])]
+    """Of a trip of ``minimize``: its loop, and the turn to the next direction within."""
+    return [e for e in found if 1 <= e.where.count("loop") <= 2 and _usual(e)]
+
+
+def _usual(exchange):
+    """Whether it is in no branch, or in the one that makes a direction: a true one, in no other."""
+    branches = [step for step in exchange.where if step.startswith("branch")]
+    return branches in ([], ["branch 1"])
 
 
 # Programs to read.

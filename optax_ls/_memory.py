@@ -130,7 +130,8 @@ def bent(sg: Any, ss: Any, sy: Any, values: Optional[tuple[Any, Any]]) -> jax.Ar
     bend = 6 * (before - after) + 6 * sg - 3 * sy
     bend = jnp.clip(bend, _LEAST_BEND * sy, _MOST_BEND * sy)
     visible = jnp.abs(before - after) > _VISIBLE * _numerics.finfo(sy.dtype).eps * jnp.abs(before)
-    worth = (sy > 0) & (ss > 0) & (jnp.abs(bend) > _SLIGHT_BEND * sy) & visible
+    worth = (sy > 0) & (ss > 0) & (jnp.abs(bend) > _SLIGHT_BEND * sy)
+    worth = worth & visible & jnp.isfinite(after)
     return jnp.where(worth, bend / ss, 0)
 
 

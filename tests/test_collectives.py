@@ -16,12 +16,6 @@ SCRIPT = Path(__file__).parents[1] / "examples" / "collectives.py"
 
 MANY = pytest.param(50, 1, marks=pytest.mark.slow)
 LEAVES_AND_MEMORY = [(1, 2), (1, 20), MANY]
-# The compiler makes one all-reduce of 256 at most, and each leaf of a direction brings ten.
-TOO_MANY = pytest.param(
-    50,
-    1,
-    marks=[pytest.mark.slow, pytest.mark.xfail(reason="two all-reduces for the direction")],
-)
 # Collectives are settled before machine code is made.
 NEVER_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -129,7 +123,7 @@ combining = pytest.mark.skipif(
 
 
 @combining
-@pytest.mark.parametrize(("leaves", "memory_size"), [*LEAVES_AND_MEMORY[:2], TOO_MANY])
+@pytest.mark.parametrize(("leaves", "memory_size"), LEAVES_AND_MEMORY)
 def test_step_of_lbfgs_takes_two_all_reduces(example, compiled, leaves, memory_size):
     args = compiled, example.of_lbfgs, "lbfgs", leaves, memory_size
     assert beyond_the_objective(*args) <= 2

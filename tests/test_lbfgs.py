@@ -19,6 +19,7 @@ from dense import (
 )
 
 import optax_ls
+from optax_ls import _memory
 
 # The direction.
 
@@ -309,3 +310,30 @@ def test_descends_from_a_saddle_where_every_pair_has_negative_curvature():
         updates, state = step(jax.grad(fn)(x), state, x)
         x = optax_ls.apply_updates(x, updates)
     assert np.all(np.diff(values) < 0)
+
+
+# Curvature from values, in minimize.
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("third", [-0.3, 0.0, 0.4])
+def test_bent_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, x64):
+    phi = lambda t: t**2 + third * t**3 - 2 * t  # noqa: E731
+    step = 0.7
+    values = phi(0.0), phi(step)
+    slopes = jax.grad(phi)(0.0), jax.grad(phi)(step)
+    s_y = step * (slopes[1] - slopes[0])
+    bend = _memory.bent(step * slopes[1], jnp.asarray(step**2), s_y, values)
+    wanted = jax.grad(jax.grad(phi))(step)
+    np.testing.assert_allclose(s_y / step**2 + bend, wanted if third else s_y / step**2, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [None, (1e9, 1e9 - 1), (1.0, float("inf")), (1.0, float("nan"))],
+    ids=["none", "rounding", "infinite", "nan"],
+)
+def test_values_that_say_nothing_bend_no_pair(values):
+    values = values and tuple(jnp.asarray(value) for value in values)
+    bend = _memory.bent(jnp.asarray(0.1), jnp.asarray(1.0), jnp.asarray(1.0), values)
+    assert bend == 0

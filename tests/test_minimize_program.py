@@ -274,3 +274,36 @@ def test_temporary_memory_is_that_of_the_pairs_and_a_few_vectors(wanted):
     words = analysis.temp_size_in_bytes / 4 / size
     vectors = 8 if jax.__version_info__ >= (0, 5) else 9
     assert words <= 2 * memory_size + vectors + 0.01
+
+
+STACK = "f32[10,1000]"
+
+
+def scan_of_lbfgs(x):
+    solver = optax_ls.lbfgs(memory_size=10)
+    value_and_grad = optax_ls.value_and_grad_from_state(quartics)
+
+    def step(carry, _):
+        x, state = carry
+        value, grad = value_and_grad(x, state=state)
+        updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=quartics)
+        return (optax_ls.apply_updates(x, updates), state), None
+
+    return jax.lax.scan(step, (x, solver.init(x)), length=30)[0][0]
+
+
+LOOPS = {
+    "minimize": lambda x: optax_ls.minimize(quartics, x, memory_size=10).params,
+    "lbfgs": scan_of_lbfgs,
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+def test_loop_writes_the_pairs_in_place_and_never_copies_a_stack(loop):
+    program = jax.jit(loop).lower(jnp.ones(1000, "float32")).compile().as_text()
+    assert STACK in program
+    # Everything but what runs once, before and after the loop.
+    parts = [part for part in program.split("\n\n") if not part.lstrip().startswith("ENTRY")]
+    stacks = [line for part in parts for line in part.splitlines() if f"= {STACK}" in line]
+    assert stacks
+    assert not [line for line in stacks if " copy(" in line]
