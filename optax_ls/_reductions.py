@@ -80,7 +80,7 @@ def total(local: Callable[..., jax.Array], trees: Sequence[Any], size: int, dtyp
     return _over_entries(local, groups, jnp.sum)
 
 
-def maxima(trees: Sequence[Any], dtype: Any) -> jax.Array:
+def maxima(trees: Sequence[Any], dtype: Any) -> Any:
     """The largest absolute value in each of several trees of one structure; 0 if there is none."""
 
     def of_leaves(*leaves: jax.Array) -> jax.Array:
