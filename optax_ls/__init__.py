@@ -26,7 +26,6 @@ from ._base import (
     trace,
     with_extra_args_support,
 )
-from ._descent import MinimizeState
 from ._inverse_hessian import InverseHessian, inverse_hessian
 from ._lbfgs import lbfgs, scale_by_lbfgs
 from ._line import (
@@ -52,6 +51,7 @@ from ._objective import value_and_grad_from_state
 from ._plot import plot_history
 from ._report import IterationInfo
 from ._result import History, MinimizeResult, MinimizeStatus
+from ._trial import MinimizeState
 from ._version import __version__
 from ._zoom import FLAG_INTERVAL_NOT_FOUND, FLAG_INTERVAL_TOO_SMALL, Zoom
 

@@ -18,232 +18,11 @@ from typing import Any, NamedTuple, Optional
 import jax
 import jax.numpy as jnp
 
-from . import _lanes, _memory, _numerics, _reductions, _stopping, tree
+from . import _direction, _lanes, _memory, _numerics, _reductions, _stopping, _trial, tree
 from ._engine import LinesearchCore
 from ._objective import Evaluation
 from ._result import History, MinimizeStatus
-
-
-class Best(NamedTuple):
-    """The lowest trial of the search under way.
-
-    Attributes:
-        step: scalar of the search dtype; 0 if no trial was lower than the iterate.
-        value: scalar of the search dtype.
-        grad_norm: scalar of the search dtype, the largest absolute value in the gradient.
-        grad: tree like the params, the conjugate of what :func:`jax.grad` gives.
-        aux: auxiliary output there.
-    """
-
-    step: jax.Array
-    value: jax.Array
-    grad_norm: jax.Array
-    grad: Any
-    aux: Any
-
-
-class MinimizeState(NamedTuple):
-    """Where :func:`minimize` stands between two evaluations; all that it needs to go on.
-
-    Scalars are of the search dtype unless said otherwise.
-
-    Attributes:
-        memory: a :class:`ScaleByLBFGSState`; its ``params`` are the iterate, its ``updates`` the
-            gradient there (the conjugate of what :func:`jax.grad` gives), its ``count`` the
-            number of iterates so far.
-        value: the objective at the iterate; infinite before the first evaluation.
-        aux: auxiliary output at the iterate; None if there is none.
-        grad_norm: the largest absolute value in the gradient.
-        direction: tree like the params, along which the search goes.
-        search: the state of the core.
-        fresh: bool, whether the search along ``direction`` has yet to begin.
-        best: see :class:`Best`.
-        watch: what tells when to restart and when to stop.
-        step: the step of the last iteration.
-        num_iters: counter, iterations.
-        num_evals: counter, evaluations of the objective with its gradient.
-        status: counter, a :class:`MinimizeStatus`.
-    """
-
-    memory: _memory.ScaleByLBFGSState
-    value: jax.Array
-    aux: Any
-    grad_norm: jax.Array
-    direction: Any
-    search: Any
-    fresh: jax.Array
-    best: Best
-    watch: _stopping.Watch
-    step: jax.Array
-    num_iters: jax.Array
-    num_evals: jax.Array
-    status: jax.Array
-
-
-def start(core: LinesearchCore, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
-    """The state before the first evaluation."""
-    dtype = _numerics.search_dtype(params)
-    memory = _memory.start(params, memory_size)
-    zeros, no = memory.params, jnp.zeros((), bool)
-    infinite, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
-    aux = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux_like)
-    iterate = jax.tree.map(_numerics.strong, params)
-    return MinimizeState(
-        memory=memory._replace(params=iterate),
-        value=infinite,
-        aux=aux,
-        grad_norm=infinite,
-        direction=zeros,
-        search=jax.tree.map(_numerics.strong, core.start(infinite, infinite, zero + 1)),
-        fresh=no,
-        best=Best(zero, infinite, infinite, zeros, aux),
-        watch=_stopping.Watch.start(infinite),
-        step=zero,
-        num_iters=_numerics.counter(),
-        num_evals=_numerics.counter(),
-        status=_numerics.counter(),
-    )
-
-
-class _Trial(NamedTuple):
-    """A point along the direction, and what the objective is there."""
-
-    step: jax.Array
-    params: Any
-    value: jax.Array
-    grad: Any
-    aux: Any
-    grad_norm: jax.Array
-    slope_init: jax.Array
-    slope: jax.Array
-    finite: jax.Array
-    tiny: jax.Array
-
-
-def _along(params: Any, step: jax.Array, direction: Any) -> Any:
-    """``params + step * direction`` in the dtypes of ``params``."""
-
-    def move(p: jax.Array, d: jax.Array) -> jax.Array:
-        wide = jnp.promote_types(p.dtype, jnp.float32)
-        moved = p.astype(wide) + (step * d.astype(wide)).astype(wide)
-        finfo = _numerics.finfo(p.dtype)
-        if finfo.bits < 32:
-            # Or else the compiler may drop the rounding, and the objective sees other params.
-            moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)
-        return moved.astype(p.dtype)
-
-    return jax.tree.map(move, params, direction)
-
-
-def _next_trial(core: LinesearchCore, state: MinimizeState) -> tuple[jax.Array, Any]:
-    """The step to try next, and the params there."""
-    dtype = state.value.dtype
-    first_step = core.start(state.value, -jnp.ones_like(state.value), jnp.ones((), dtype)).step
-    step = jnp.where(state.fresh, first_step, state.search.step).astype(dtype)
-    step = jnp.where(state.num_evals == 0, 0, step)
-    return step, _along(state.memory.params, step, state.direction)
-
-
-def _try(
-    core: LinesearchCore, evaluate: Callable[[Any], Evaluation], types: Any, state: MinimizeState
-) -> _Trial:
-    dtype = state.value.dtype
-    step, params = _next_trial(core, state)
-    found = evaluate(jax.tree.map(_numerics.like, params, types))
-    value, aux = _numerics.keep_types((found.value, found.aux), (state.value, state.aux))
-    grad = tree.cast_like(tree.conj(found.grad), state.memory.updates)
-    grad_norm, size, length = _reductions.maxima((grad, params, state.direction), dtype)
-    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & jnp.isfinite(size)
-    # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
-    tiny = length <= _numerics.finfo(dtype).eps ** 0.5 * size
-    slope_init, slope = _reductions.slopes(state.direction, (state.memory.updates, grad), dtype)
-    return _Trial(step, params, value, grad, aux, grad_norm, slope_init, slope, finite, tiny)
-
-
-class _Verdict(NamedTuple):
-    """What a trip does with its trial.
-
-    Attributes:
-        moved: bool, whether the iterate moves: to the trial, or to the best one before.
-        to_trial: bool, whether to the trial.
-        keep: bool, whether the trial is the best one so far of a search that goes on.
-        turned: bool, whether a new direction is due.
-        restart: bool, whether that is steepest descent.
-        state: the next state, but for its trees.
-    """
-
-    moved: jax.Array
-    to_trial: jax.Array
-    keep: jax.Array
-    turned: jax.Array
-    restart: jax.Array
-    state: MinimizeState
-
-
-def _without_trees(state: MinimizeState) -> MinimizeState:
-    best = state.best._replace(grad=None, aux=None)
-    memory: Any = None
-    return state._replace(memory=memory, aux=None, direction=None, best=best)
-
-
-def _judge(
-    core: LinesearchCore, state: MinimizeState, trial: _Trial, limits: _stopping.Limits
-) -> _Verdict:
-    """Everything about a trip that is a matter of scalars; state and trial come without trees."""
-    # Under vmap the lanes that have stopped make every trip too, and nothing comes of it.
-    running = state.status == int(MinimizeStatus.RUNNING)
-    first = running & (state.num_evals == 0)
-    begun = core.start(state.value, trial.slope_init, jnp.ones_like(state.step))
-    search = tree.where(state.fresh, _numerics.keep_types(begun, state.search), state.search)
-    # Cores hear of any value that is not finite, minus infinity too, as of a wall.
-    value = jnp.where(trial.finite, trial.value, jnp.inf)
-    search = core.advance(search, value, trial.slope)
-
-    nothing = state.best._replace(step=jnp.zeros_like(state.step), value=state.value)
-    best = tree.where(state.fresh, nothing, state.best)
-    lower = running & ~first & trial.finite & (trial.value < best.value)
-    uphill = state.fresh & ~(trial.slope_init < 0)
-    done = running & ~first & (search.done | uphill)
-    # Where rounding hides the decrease a core may go up, but never above the start.
-    not_above = trial.finite & (trial.value <= state.watch.value_init)
-    chosen = done & ~search.failed & ~uphill & not_above
-    moved = first | chosen | (done & (lower | (best.step > 0)))
-    failed = done & ~moved
-    to_trial = first | chosen | lower
-    here = Best(trial.step, trial.value, trial.grad_norm, None, None)
-    arrival = tree.where(to_trial, here, best)
-
-    trip = _stopping.Trip(
-        first=first,
-        fresh=state.fresh,
-        moved=moved,
-        chosen=chosen,
-        failed=failed,
-        finite=trial.finite,
-        tiny=trial.tiny,
-        promise=-trial.slope_init,
-        value_before=state.value,
-        value=jnp.where(moved, arrival.value, state.value),
-    )
-    watch, restart = _stopping.watch(state.watch, trip)
-    grad_norm = jnp.where(moved, arrival.grad_norm, state.grad_norm)
-    num_iters = state.num_iters + trip.iterated
-    num_evals = _numerics.increment(state.num_evals)
-    status = _stopping.status(state.watch, watch, trip, grad_norm, limits)
-    new = state._replace(
-        value=trip.value,
-        grad_norm=grad_norm,
-        search=search,
-        fresh=moved | failed,
-        best=tree.where(lower & ~done, here, best),
-        watch=watch,
-        step=jnp.where(trip.iterated, arrival.step, state.step),
-        num_iters=num_iters,
-        num_evals=num_evals,
-        status=_stopping.limit_reached(status, num_iters, num_evals, limits),
-    )
-    new = tree.where(running, jax.tree.map(_numerics.keep_types, new, state), state)
-    return _Verdict(moved, to_trial, lower & ~done, moved | failed, restart, new)
+from ._trial import MinimizeState, Verdict
 
 
 def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
@@ -253,7 +32,7 @@ def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
     floor = jnp.where(largest > 0, float(_numerics.finfo(dtype).eps) * largest, 1)
     units = jax.tree.map(lambda p: jnp.abs(p).astype(dtype) + floor, params)
     relative = jax.tree.map(jnp.multiply, units, grad)
-    scale = -_lanes.computed(jnp.minimum(1, 1 / _memory.norm(relative, dtype)))
+    scale = -_lanes.computed(jnp.minimum(1, 1 / _direction.norm(relative, dtype)))
     # Scaled before the units come in again: with large params the product would overflow.
     steepest = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
     return tree.where(mask, tree.cast_like(steepest, direction), direction)
@@ -293,7 +72,7 @@ def _not_at_trial(
         verdict: whether to keep the trial, whether to go back, whether the iterate moves.
     """
     (trial, best), (keep, back, moved) = seldom, verdict
-    there = _Point(_along(iterate.params, step, direction), *best)
+    there = _Point(_trial.along(iterate.params, step, direction), *best)
     arrival = tree.where(mask & back, tree.where(moved, there, iterate), trial)
     return _Seldom(arrival, tree.where(mask & keep, (trial.grad, trial.aux), best))
 
@@ -320,7 +99,9 @@ def _turned(
 
     def propose() -> Any:
         allowed_here = allowed & mask
-        return _memory.propose(old, arrival.grad, *pair, allowed_here, forget, values, factor=-1.0)
+        return _direction.propose(
+            old, arrival.grad, *pair, allowed_here, forget, values, factor=-1.0
+        )
 
     # In a branch, so that all has been read before the rows are written: then they are written in
     # place. The compiler cannot know that a counter is never negative.
@@ -354,13 +135,13 @@ def _advance(
     state: MinimizeState,
 ) -> tuple[MinimizeState, jax.Array]:
     """One trip: the state after one more evaluation, and whether the iterate moved."""
-    trial = _try(core, evaluate, types, state)
+    trial = _trial.attempt(core, evaluate, types, state)
 
-    numbers, no = _without_trees(state), jnp.zeros((), bool)
+    numbers, no = _trial.without_trees(state), jnp.zeros((), bool)
     verdict = _lanes.apart(
         state.num_evals >= 0,
-        functools.partial(_judge, core),
-        _Verdict(no, no, no, no, no, numbers),
+        functools.partial(_trial.judge, core),
+        Verdict(no, no, no, no, no, numbers),
         numbers,
         trial._replace(params=None, grad=None, aux=None),
         limits,
@@ -439,8 +220,8 @@ def run(
         return state.status == int(MinimizeStatus.RUNNING)
 
     def goes_on(carry: Any) -> Any:
-        # With one answer for all lanes nothing selects between carries. _judge holds still those
-        # that have stopped.
+        # With one answer for all lanes nothing selects between carries; judge holds still those that
+        # have stopped.
         return _lanes.any_lane(running(carry[0]))
 
     def body(carry: Any) -> Any:
@@ -468,7 +249,7 @@ def best(state: MinimizeState) -> tuple[Any, jax.Array, Any, Any]:
     """
     memory, trial = state.memory, state.best
     lower = ~state.fresh & (trial.step > 0) & (trial.value < state.value)
-    params = _along(memory.params, trial.step, state.direction)
+    params = _trial.along(memory.params, trial.step, state.direction)
     there = params, trial.value, trial.grad, trial.aux
     here = memory.params, state.value, memory.updates, state.aux
     return tuple(tree.where(lower, there, here))

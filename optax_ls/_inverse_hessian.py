@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from . import _checks, _memory, _reductions, tree
+from . import _checks, _direction, _reductions, tree
 
 
 class InverseHessian(NamedTuple):
@@ -49,8 +49,8 @@ class InverseHessian(NamedTuple):
         ]
         s, y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
         none = jnp.zeros_like(self.scale)
-        weights = _memory.Weights(self.scale, s, y, none, none)
-        return tree.cast_like(_memory.combine(self.s, self.y, v, v, v, weights), v)
+        weights = _direction.Weights(self.scale, s, y, none, none)
+        return tree.cast_like(_direction.combine(self.s, self.y, v, v, v, weights), v)
 
     @property
     def _size(self) -> tuple[int]:
@@ -105,7 +105,7 @@ def inverse_hessian(state: Any) -> InverseHessian:
             f"the state of lbfgs, not {type(state).__name__}"
         )
     newest = memory.weights_memory, memory.gram_y, memory.num_pairs
-    gamma = jnp.where(memory.num_pairs > 0, _memory.scale_of_newest_pair(*newest), 1)
+    gamma = jnp.where(memory.num_pairs > 0, _direction.scale_of_newest_pair(*newest), 1)
     rho, inverse_r = memory.weights_memory, memory.inverse_r
     curvature = jnp.diag(jnp.where(rho != 0, 1 / rho, 0))
     middle = inverse_r.T @ (curvature + gamma * memory.gram_y) @ inverse_r

@@ -5,7 +5,7 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 
-from . import _base, _checks, _linesearch, _memory, _numerics, tree
+from . import _base, _checks, _direction, _linesearch, _memory, _numerics, tree
 from ._memory import ScaleByLBFGSState
 
 
@@ -75,7 +75,7 @@ def scale_by_lbfgs(
 
         def propose() -> Any:
             allowed = state.count > 0
-            return _memory.propose(
+            return _direction.propose(
                 state, g, s, y, allowed, fitted=scale_init_precond, differentiable=True
             )
 

@@ -1,36 +1,17 @@
-"""The memory of L-BFGS, and the direction made of it.
+"""The memory of L-BFGS: its state, and how a pair is written into it.
 
 The memory holds the last m pairs s = w' - w and y = g' - g, stacked on a leading axis of each
-leaf, in a ring. With S = [s_1 ... s_m], Y = [y_1 ... y_m] and R the upper triangle of S'Y in the
-order of age, the inverse Hessian approximation is (Byrd, Nocedal & Schnabel, Mathematical
-Programming 63 (1994), 129-156, Theorem 2.2)::
-
-    H = gamma I + [S  gamma Y] [ R^-T (D + gamma Y'Y) R^-1   -R^-T ] [ S'       ]
-                               [ -R^-1                         0   ] [ gamma Y' ]
-
-so that H g takes one sweep over the memory for all inner products and one for the combination.
-R^-1 and Y'Y are kept in the state. Written by slot of the ring instead of by age, R^-1 is a
-triangular matrix with rows and columns permuted alike, and a new pair changes only its own row
-and column:
-
-* dropping the oldest pair drops a first row and column of R, and so of R^-1: zero them;
-* adding a newest pair adds a last column r, with <s, y> at its end, to R. In the inverse that is
-  the column -R^-1 r / <s, y>, with 1 / <s, y> at its end.
-
-The products of the memory with a new y = g' - g are the differences of its products with g' and g,
-as Byrd, Nocedal & Schnabel have it, so that a sweep over the memory is saved. Where y is short
-beside g' such a difference has lost digits, and the sweep is made.
-
-All inner products are real: a complex vector counts as the real one of twice its length.
+leaf, in a ring. What the state holds beside them is algebra on m x m matrices, which
+``_direction.py`` explains and makes: a lesson.
 """
 
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from . import _base, _lanes, _numerics, _reductions, tree
+from . import _base, _numerics
 
 
 class ScaleByLBFGSState(NamedTuple):
@@ -66,141 +47,6 @@ class ScaleByLBFGSState(NamedTuple):
     y_dot_g: jax.Array
 
 
-class Products(NamedTuple):
-    """All inner products that one update needs.
-
-    Of the memory with g and y; and of the new vectors g (the gradient), s and y (the pair) among
-    themselves. y is that which enters, with its multiple ``bend`` of s.
-    """
-
-    s_g: jax.Array
-    y_g: jax.Array
-    s_y: jax.Array
-    y_y: jax.Array
-    bend: jax.Array
-    new_gg: jax.Array
-    new_sg: jax.Array
-    new_yg: jax.Array
-    new_ss: jax.Array
-    new_sy: jax.Array
-    new_yy: jax.Array
-
-
-def norm(g: Any, dtype: Any, square: Optional[jax.Array] = None) -> Any:
-    """The length of g, also where its square overflows; ``square`` is that if it is known."""
-    square = _reductions.inner(g, g, dtype) if square is None else square
-
-    def of_small_multiple() -> Any:
-        small = 2.0 ** (_numerics.finfo(dtype).minexp // 2)
-        wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, dtype)), g)
-        multiple = tree.scale(small, wide)
-        return jnp.sqrt(_reductions.inner(multiple, multiple, dtype)) / small
-
-    return jax.lax.cond(jnp.isinf(square), of_small_multiple, lambda: jnp.sqrt(square))
-
-
-# A change of the gradient that is shorter than this part of it has lost digits in products that are
-# taken as differences.
-_LONG_ENOUGH = 1 / 4
-# By which part of itself <s, y> may become smaller or larger, and which change is not worth a sweep
-# over the memory.
-_LEAST_BEND, _MOST_BEND = -0.5, 2.0
-_SLIGHT_BEND = 0.1
-# How much larger than their rounding values must change to say anything about a curvature.
-_VISIBLE = 1000
-
-
-def bent(sg: Any, ss: Any, sy: Any, values: Optional[tuple[Any, Any]]) -> jax.Array:
-    """The multiple of s that is added to y for what the values at both ends of the pair say.
-
-    <s, y> / |s|^2 is a mean of the second derivative between the ends. The cubic with the values f,
-    f' and the slopes of both has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its newer end;
-    with the multiple, y has that too (Zhang, Deng & Chen, Journal of Optimization Theory and
-    Applications 102 (1999), 147-167, eq. 2.11).
-
-    Args:
-        sg: <s, g'>.
-        ss: |s|^2.
-        sy: <s, y>.
-        values: f and f'; None for no multiple.
-    """
-    if values is None:
-        return jnp.zeros_like(sy)
-    before, after = values
-    bend = 6 * (before - after) + 6 * sg - 3 * sy
-    bend = jnp.clip(bend, _LEAST_BEND * sy, _MOST_BEND * sy)
-    visible = jnp.abs(before - after) > _VISIBLE * _numerics.finfo(sy.dtype).eps * jnp.abs(before)
-    worth = (sy > 0) & (ss > 0) & (jnp.abs(bend) > _SLIGHT_BEND * sy)
-    worth = worth & visible & jnp.isfinite(after)
-    return jnp.where(worth, bend / ss, 0)
-
-
-def inner_products(
-    state: ScaleByLBFGSState,
-    g: Any,
-    s: Any,
-    y: Any,
-    values: Optional[tuple[Any, Any]] = None,
-) -> Products:
-    """One sweep over the memory, and one all-reduce; two of each where y is short, or bent.
-
-    Args:
-        state: before the pair.
-        g: tree, the gradient.
-        s: tree, the step.
-        y: tree, the change of the gradient.
-        values: see :func:`bent`.
-    """
-    dtype, size = state.weights_memory.dtype, state.weights_memory.shape[0]
-    rows = state.diff_params_memory, state.diff_updates_memory
-
-    def with_rows(rows_s: Any, rows_y: Any, vector: Any) -> list[jax.Array]:
-        return [_reductions.dot(rows, vector, dtype) for rows in (rows_s, rows_y)]
-
-    def of_leaf(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any) -> jax.Array:
-        among_new = (g, g), (s, g), (y, g), (s, s), (s, y), (y, y)
-        products = jnp.stack([_reductions.dot(a, b, dtype) for a, b in among_new])
-        return jnp.concatenate([*with_rows(rows_s, rows_y, g), products])
-
-    sums = _reductions.total(of_leaf, (*rows, g, s, y), 2 * size + 6, dtype)
-    of_memory, (gg, sg, yg, ss, sy, yy) = sums[: 2 * size], sums[2 * size :]
-    bend = bent(sg, ss, sy, values)
-
-    def directly() -> Any:
-        return _reductions.total(
-            lambda *leaves: jnp.concatenate(with_rows(*leaves)),
-            (*rows, plus_multiple(y, bend, s)),
-            2 * size,
-            dtype,
-        )
-
-    short = yy < _LONG_ENOUGH**2 * gg
-    with_y = jax.lax.cond(
-        (state.num_pairs > 0) & (short | (bend != 0)),
-        directly,
-        lambda: of_memory - jnp.concatenate([state.s_dot_g, state.y_dot_g]),
-    )
-    (s_g, y_g), (s_y, y_y) = jnp.split(of_memory, 2), jnp.split(with_y, 2)
-    return Products(
-        s_g=s_g,
-        y_g=y_g,
-        s_y=s_y,
-        y_y=y_y,
-        bend=bend,
-        new_gg=gg,
-        new_sg=sg,
-        new_yg=yg + bend * sg,
-        new_ss=ss,
-        new_sy=sy + bend * ss,
-        new_yy=yy + bend * (2 * sy + bend * ss),
-    )
-
-
-def plus_multiple(y: Any, bend: jax.Array, s: Any) -> Any:
-    """The tree ``y + bend * s`` in the dtypes of ``y``."""
-    return jax.tree.map(lambda y, s: (y + bend * s).astype(y.dtype), y, s)
-
-
 class Lesson(NamedTuple):
     """What a new pair teaches: all of the state after it that is no tree, and where it goes.
 
@@ -233,54 +79,14 @@ class Lesson(NamedTuple):
         return {name: fields[name] for name in ScaleByLBFGSState._fields if name in fields}
 
 
-def _has_curvature(products: Products) -> Any:
-    """Whether the new pair keeps H positive definite (a cautious update, free of scale)."""
-    finfo = _numerics.finfo(products.new_sy.dtype)
-    lengths = jnp.sqrt(products.new_ss) * jnp.sqrt(products.new_yy)
-    return (products.new_sy > finfo.eps * lengths) & (products.new_sy > finfo.tiny)
-
-
-def learn(
-    state: ScaleByLBFGSState,
-    products: Products,
-    allowed: chex.Numeric = True,
-    forget: chex.Numeric = False,
-) -> Lesson:
-    """What to do with the pair: it enters in place of the oldest, if it has curvature.
-
-    Args:
-        state: has the algebra of the memory without the pair.
-        products: of memory, gradient and pair.
-        allowed: bool, whether the pair may enter at all.
-        forget: bool, whether to drop the older pairs first.
-    """
-    slots = jnp.arange(state.weights_memory.shape[0])
-    slot = jnp.where(forget, 0, state.num_pairs) % len(slots)
-    s_y, y_y = products.s_y, products.y_y
-    old = (state.weights_memory != 0) & ~jnp.asarray(forget)
-    known = jnp.where(old, jnp.isfinite(s_y) & jnp.isfinite(y_y), True)
-    good = jnp.asarray(allowed) & _has_curvature(products) & jnp.all(known)
-    here = good & (slots == slot)  # where the pair enters: one at most is true
-
-    kept = old & ~here
-    inverse_r = jnp.where(kept[:, None] & kept, state.inverse_r, 0)
-    column = -_dot(inverse_r, jnp.where(kept, s_y, 0))
-    column = jnp.where(here, 1, column) / jnp.where(good, products.new_sy, 1)
-    y_y = jnp.where(here, products.new_yy, jnp.where(kept, y_y, 0))
-    gram_y = jnp.where(kept[:, None] & kept, state.gram_y, 0)
-    gram_y = jnp.where(here, y_y[:, None], jnp.where(here[:, None], y_y, gram_y))
-    rho = jnp.where(kept, state.weights_memory, 0)
-    num_pairs = jnp.where(forget, 0, jnp.asarray(state.num_pairs))
+def nothing_learnt(state: ScaleByLBFGSState) -> Lesson:
+    """The lesson that changes nothing."""
+    same = {name: getattr(state, name) for name in Lesson._fields if hasattr(state, name)}
     return Lesson(
-        good=good,
-        slot=slot,
-        bend=products.bend,
-        weights_memory=jnp.where(here, 1 / products.new_sy, rho),
-        num_pairs=jnp.where(good, _numerics.increment(num_pairs), num_pairs),
-        inverse_r=jnp.where(here, column[:, None], inverse_r),
-        gram_y=gram_y,
-        s_dot_g=jnp.where(here, products.new_sg, products.s_g),
-        y_dot_g=jnp.where(here, products.new_yg, products.y_g),
+        good=jnp.zeros((), bool),
+        slot=jnp.zeros_like(same["num_pairs"]),
+        bend=jnp.zeros((), state.weights_memory.dtype),
+        **same,
     )
 
 
@@ -313,147 +119,9 @@ def with_rows(state: ScaleByLBFGSState, rows: tuple[Any, Any], lesson: Lesson) -
     return state._replace(diff_params_memory=rows[0], diff_updates_memory=rows[1], **lesson.numbers)
 
 
-def _dot(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.dot(matrix, vector, precision=jax.lax.Precision.HIGHEST)
-
-
-class Weights(NamedTuple):
-    """H g as a combination: ``g`` times the gradient, plus ``s`` and ``y`` times the memory.
-
-    ``new_s`` and ``new_y`` are the weights of the pair itself, which is not among the rows yet; the
-    rows in its slot have none.
-    """
-
-    g: jax.Array
-    s: jax.Array
-    y: jax.Array
-    new_s: jax.Array
-    new_y: jax.Array
-
-
-def weigh(lesson: Lesson, gamma: jax.Array) -> Weights:
-    """The weights of H g after a lesson, by the formula at the top of this module."""
-    rho = lesson.weights_memory
-    live = rho != 0  # what stands in an empty slot may be anything
-    here = lesson.good & (jnp.arange(len(rho)) == lesson.slot)
-    s_g, y_g = (jnp.where(live, x, 0) for x in (lesson.s_dot_g, lesson.y_dot_g))
-    y_weights = _dot(lesson.inverse_r, s_g)
-    curvature = jnp.where(live, 1 / rho, 0)
-    inner = curvature * y_weights + gamma * (_dot(lesson.gram_y, y_weights) - y_g)
-    s_weights = _dot(inner, lesson.inverse_r)
-    y_weights = -gamma * y_weights
-
-    def split(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.where(here, 0, weights), jnp.sum(jnp.where(here, weights, 0))
-
-    (of_s, new_s), (of_y, new_y) = split(s_weights), split(y_weights)
-    return Weights(gamma, of_s, of_y, new_s + lesson.bend * new_y, new_y)
-
-
-def scale_of_newest_pair(weights_memory: jax.Array, gram_y: jax.Array, num_pairs: Any) -> Any:
-    """<s, y> / <y, y> of the pair that entered last; without meaning if there is none."""
-    newest = (num_pairs - 1) % len(weights_memory)
-    return 1 / (weights_memory[newest] * gram_y[newest, newest])
-
-
-def initial_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
-    """The factor gamma of the identity: <s, y> / <y, y> of the newest pair (N&W eq. 7.20).
-
-    Without pairs it is what makes the first step no longer than 1.
-    """
-    older = scale_of_newest_pair(lesson.weights_memory, lesson.gram_y, lesson.num_pairs)
-    of_pairs = jnp.where(lesson.good, products.new_sy / products.new_yy, older)
-    return jnp.where(lesson.num_pairs > 0, of_pairs, jnp.minimum(1, 1 / g_norm))
-
-
-def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) -> Any:
-    """The combination of trees that ``weights`` are for.
-
-    Args:
-        rows_s: tree with a leading axis of length m, the older s.
-        rows_y: the same for y.
-        g: tree.
-        s: tree, of the pair.
-        y: tree, of the pair.
-        weights: of them all.
-    """
-    return jax.tree.map(
-        lambda *leaves: _combination(*leaves, weights=tuple(weights)), g, s, y, rows_s, rows_y
-    )
-
-
-@jax.jit  # traced once for all leaves of one shape
-def _combination(g: Any, s: Any, y: Any, rows_s: Any, rows_y: Any, *, weights: Any) -> Any:
-    wide = _numerics.at_least_float32(g.dtype)
-    of_g, of_rows_s, of_rows_y, of_s, of_y = (weight.astype(wide) for weight in weights)
-    total = of_g * g + of_s * s + of_y * y
-    for slot in range(rows_s.shape[0]):  # unrolled, so that all becomes one fused sweep
-        total = total + of_rows_s[slot] * rows_s[slot] + of_rows_y[slot] * rows_y[slot]
-    return total.astype(g.dtype)
-
-
-def propose(
-    state: ScaleByLBFGSState,
-    g: Any,
-    s: Any,
-    y: Any,
-    allowed: chex.Numeric = True,
-    forget: chex.Numeric = False,
-    values: Optional[Any] = None,
-    *,
-    factor: float = 1.0,
-    fitted: bool = True,
-    differentiable: bool = False,
-) -> tuple[Any, Lesson]:
-    """H g with the pair in the memory, times a factor, and what is to be written there.
-
-    Args:
-        state: before the pair.
-        g: tree, the gradient.
-        s: tree, the step.
-        y: tree, the change of the gradient.
-        allowed: bool, whether the pair may enter if it has curvature.
-        forget: bool, whether the older pairs are dropped.
-        values: the objective at both ends of the pair, to bend y by; None leaves it.
-        factor: of H g.
-        fitted: whether the factor of the identity is to fit the newest pair; else it is 1.
-        differentiable: whether reverse derivatives may be wanted, which what makes it fast under
-            :func:`jax.vmap` does not have.
-    """
-
-    def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
-        *flags, g_norm = rest
-        lesson = learn(numbers, products, *flags)
-        gamma = initial_scale(lesson, products, g_norm) if fitted else jnp.ones_like(g_norm)
-        weights = weigh(lesson, gamma)
-        return lesson, Weights(*(factor * weight for weight in weights))
-
-    none: dict[str, Any] = dict.fromkeys(
-        ("params", "updates", "diff_params_memory", "diff_updates_memory")
-    )
-    products = inner_products(state, g, s, y, values)
-    g_norm = norm(g, products.new_gg.dtype, products.new_gg)
-    flags = jnp.asarray(allowed), jnp.asarray(forget)
-    told = state._replace(**none), products, *flags, g_norm
-    if differentiable:
-        lesson, weights = algebra(*told)
-    else:
-        row = state.weights_memory
-        like = nothing_learnt(state), Weights(g_norm, row, row, g_norm, g_norm)
-        lesson, weights = _lanes.apart(jnp.asarray(state.num_pairs) >= 0, algebra, like, *told)
-    rows = state.diff_params_memory, state.diff_updates_memory
-    return combine(*rows, g, s, y, weights), lesson
-
-
-def nothing_learnt(state: ScaleByLBFGSState) -> Lesson:
-    """The lesson that changes nothing."""
-    same = {name: getattr(state, name) for name in Lesson._fields if hasattr(state, name)}
-    return Lesson(
-        good=jnp.zeros((), bool),
-        slot=jnp.zeros_like(same["num_pairs"]),
-        bend=jnp.zeros((), state.weights_memory.dtype),
-        **same,
-    )
+def plus_multiple(y: Any, bend: jax.Array, s: Any) -> Any:
+    """The tree ``y + bend * s`` in the dtypes of ``y``."""
+    return jax.tree.map(lambda y, s: (y + bend * s).astype(y.dtype), y, s)
 
 
 def start(params: Any, memory_size: int) -> ScaleByLBFGSState:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _checks, _descent, _numerics, _objective, _report, _stopping, tree
+from . import _checks, _descent, _numerics, _objective, _report, _stopping, _trial, tree
 from ._armijo import Backtracking
 from ._engine import LinesearchCore
 from ._inverse_hessian import inverse_hessian
@@ -40,7 +40,7 @@ def minimize(
     callback: Optional[Callable[[_report.IterationInfo], Any]] = None,
     progress: bool = False,
     history: bool = False,
-    state: Optional[_descent.MinimizeState] = None,
+    state: Optional[_trial.MinimizeState] = None,
     implicit_diff: bool = False,
 ) -> MinimizeResult:
     r"""Minimises a function with L-BFGS.
@@ -197,7 +197,7 @@ def _reporter(callback: Any, progress: bool, max_iters: Any) -> Optional[_report
 
 
 def _check_state(state: Any, params: Any, settings: _Settings) -> None:
-    _checks.state_of("minimize", state, _descent.MinimizeState)
+    _checks.state_of("minimize", state, _trial.MinimizeState)
     _checks.same_structure(
         "params", params, "state.memory.params", state.memory.params, dtypes=True
     )
@@ -229,7 +229,7 @@ def _solve(
     inputs: _Inputs,
     settings: _Settings,
     limits: _stopping.Limits,
-    state: Optional[_descent.MinimizeState],
+    state: Optional[_trial.MinimizeState],
 ) -> MinimizeResult:
     """Runs the compiled program. Arrays are its inputs; all else it was compiled for."""
     # A callable that is a tree (an Equinox module, a jax.tree_util.Partial) has arrays of its own.
@@ -268,7 +268,7 @@ def _run(
     params: Any,
     arrays: list[Any],
     limits: _stopping.Limits,
-    state: Optional[_descent.MinimizeState],
+    state: Optional[_trial.MinimizeState],
 ) -> MinimizeResult:
     """The program: everything that happens under jit."""
     leaves = [b if a is None else a for a, b in zip(arrays, others, strict=True)]
@@ -282,7 +282,7 @@ def _run(
     if state is not None:
         _checks.same_structure("aux of fun", aux_like, "state.aux", state.aux, dtypes=True)
     else:
-        state = _descent.start(settings.core, params, aux_like, settings.memory_size)
+        state = _trial.start(settings.core, params, aux_like, settings.memory_size)
     limits = limits._replace(
         num_iters=_numerics.add_counters(state.num_iters, limits.num_iters),
         num_evals=_numerics.add_counters(state.num_evals, limits.num_evals),
@@ -323,7 +323,7 @@ def _with_implicit_derivatives(
     inputs: _Inputs,
     settings: _Settings,
     limits: _stopping.Limits,
-    state: Optional[_descent.MinimizeState],
+    state: Optional[_trial.MinimizeState],
 ) -> MinimizeResult:
     """As ``_solve``; the params of the result are differentiable by the implicit function theorem.
 

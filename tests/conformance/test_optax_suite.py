@@ -17,7 +17,7 @@ pytest.importorskip("optax", minversion="0.2.8", reason="the suite is that of Op
 from optax._src import alias_test, linesearch_test
 
 import optax_ls
-from optax_ls import _memory, _objective
+from optax_ls import _direction, _memory, _objective
 
 
 class StandIn:
@@ -51,10 +51,10 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
         gram_y=jnp.asarray(flat_y @ flat_y.T),
     )
     zeros = optax_ls.tree.zeros_like(updates)
-    products = _memory.inner_products(state, updates, zeros, zeros)
+    products = _direction.inner_products(state, updates, zeros, zeros)
     state = state._replace(s_dot_g=products.s_g, y_dot_g=products.y_g)
-    weights = _memory.weigh(_memory.nothing_learnt(state), jnp.asarray(identity_scale))
-    return _memory.combine(s_memory, y_memory, updates, zeros, zeros, weights)
+    weights = _direction.weigh(_memory.nothing_learnt(state), jnp.asarray(identity_scale))
+    return _direction.combine(s_memory, y_memory, updates, zeros, zeros, weights)
 
 
 def _rows(memory: Any) -> np.ndarray:

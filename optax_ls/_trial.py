@@ -1,0 +1,238 @@
+"""A trial of ``minimize``: one evaluation along the direction, and what becomes of it.
+
+Where a minimisation stands is in :class:`MinimizeState`. ``attempt`` makes the next trial, which is
+all that is done with trees; ``judge`` decides, and knows only scalars.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from . import _memory, _numerics, _reductions, _stopping, tree
+from ._engine import LinesearchCore
+from ._objective import Evaluation
+from ._result import MinimizeStatus
+
+
+class Best(NamedTuple):
+    """The lowest trial of the search under way.
+
+    Attributes:
+        step: scalar of the search dtype; 0 if no trial was lower than the iterate.
+        value: scalar of the search dtype.
+        grad_norm: scalar of the search dtype, the largest absolute value in the gradient.
+        grad: tree like the params, the conjugate of what :func:`jax.grad` gives.
+        aux: auxiliary output there.
+    """
+
+    step: jax.Array
+    value: jax.Array
+    grad_norm: jax.Array
+    grad: Any
+    aux: Any
+
+
+class MinimizeState(NamedTuple):
+    """Where :func:`minimize` stands between two evaluations; all that it needs to go on.
+
+    Scalars are of the search dtype unless said otherwise.
+
+    Attributes:
+        memory: a :class:`ScaleByLBFGSState`; its ``params`` are the iterate, its ``updates`` the
+            gradient there (the conjugate of what :func:`jax.grad` gives), its ``count`` the
+            number of iterates so far.
+        value: the objective at the iterate; infinite before the first evaluation.
+        aux: auxiliary output at the iterate; None if there is none.
+        grad_norm: the largest absolute value in the gradient.
+        direction: tree like the params, along which the search goes.
+        search: the state of the core.
+        fresh: bool, whether the search along ``direction`` has yet to begin.
+        best: see :class:`Best`.
+        watch: what tells when to restart and when to stop.
+        step: the step of the last iteration.
+        num_iters: counter, iterations.
+        num_evals: counter, evaluations of the objective with its gradient.
+        status: counter, a :class:`MinimizeStatus`.
+    """
+
+    memory: _memory.ScaleByLBFGSState
+    value: jax.Array
+    aux: Any
+    grad_norm: jax.Array
+    direction: Any
+    search: Any
+    fresh: jax.Array
+    best: Best
+    watch: _stopping.Watch
+    step: jax.Array
+    num_iters: jax.Array
+    num_evals: jax.Array
+    status: jax.Array
+
+
+def start(core: LinesearchCore, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
+    """The state before the first evaluation."""
+    dtype = _numerics.search_dtype(params)
+    memory = _memory.start(params, memory_size)
+    zeros, no = memory.params, jnp.zeros((), bool)
+    infinite, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
+    aux = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux_like)
+    iterate = jax.tree.map(_numerics.strong, params)
+    return MinimizeState(
+        memory=memory._replace(params=iterate),
+        value=infinite,
+        aux=aux,
+        grad_norm=infinite,
+        direction=zeros,
+        search=jax.tree.map(_numerics.strong, core.start(infinite, infinite, zero + 1)),
+        fresh=no,
+        best=Best(zero, infinite, infinite, zeros, aux),
+        watch=_stopping.Watch.start(infinite),
+        step=zero,
+        num_iters=_numerics.counter(),
+        num_evals=_numerics.counter(),
+        status=_numerics.counter(),
+    )
+
+
+class Trial(NamedTuple):
+    """A point along the direction, and what the objective is there."""
+
+    step: jax.Array
+    params: Any
+    value: jax.Array
+    grad: Any
+    aux: Any
+    grad_norm: jax.Array
+    slope_init: jax.Array
+    slope: jax.Array
+    finite: jax.Array
+    tiny: jax.Array
+
+
+def along(params: Any, step: jax.Array, direction: Any) -> Any:
+    """``params + step * direction`` in the dtypes of ``params``."""
+
+    def move(p: jax.Array, d: jax.Array) -> jax.Array:
+        wide = jnp.promote_types(p.dtype, jnp.float32)
+        moved = p.astype(wide) + (step * d.astype(wide)).astype(wide)
+        finfo = _numerics.finfo(p.dtype)
+        if finfo.bits < 32:
+            # Or else the compiler may drop the rounding, and the objective sees other params.
+            moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)
+        return moved.astype(p.dtype)
+
+    return jax.tree.map(move, params, direction)
+
+
+def next_trial(core: LinesearchCore, state: MinimizeState) -> tuple[jax.Array, Any]:
+    """The step to try next, and the params there."""
+    dtype = state.value.dtype
+    first_step = core.start(state.value, -jnp.ones_like(state.value), jnp.ones((), dtype)).step
+    step = jnp.where(state.fresh, first_step, state.search.step).astype(dtype)
+    step = jnp.where(state.num_evals == 0, 0, step)
+    return step, along(state.memory.params, step, state.direction)
+
+
+def attempt(
+    core: LinesearchCore, evaluate: Callable[[Any], Evaluation], types: Any, state: MinimizeState
+) -> Trial:
+    dtype = state.value.dtype
+    step, params = next_trial(core, state)
+    found = evaluate(jax.tree.map(_numerics.like, params, types))
+    value, aux = _numerics.keep_types((found.value, found.aux), (state.value, state.aux))
+    grad = tree.cast_like(tree.conj(found.grad), state.memory.updates)
+    grad_norm, size, length = _reductions.maxima((grad, params, state.direction), dtype)
+    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & jnp.isfinite(size)
+    # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
+    tiny = length <= _numerics.finfo(dtype).eps ** 0.5 * size
+    slope_init, slope = _reductions.slopes(state.direction, (state.memory.updates, grad), dtype)
+    return Trial(step, params, value, grad, aux, grad_norm, slope_init, slope, finite, tiny)
+
+
+class Verdict(NamedTuple):
+    """What a trip does with its trial.
+
+    Attributes:
+        moved: bool, whether the iterate moves: to the trial, or to the best one before.
+        to_trial: bool, whether to the trial.
+        keep: bool, whether the trial is the best one so far of a search that goes on.
+        turned: bool, whether a new direction is due.
+        restart: bool, whether that is steepest descent.
+        state: the next state, but for its trees.
+    """
+
+    moved: jax.Array
+    to_trial: jax.Array
+    keep: jax.Array
+    turned: jax.Array
+    restart: jax.Array
+    state: MinimizeState
+
+
+def without_trees(state: MinimizeState) -> MinimizeState:
+    best = state.best._replace(grad=None, aux=None)
+    memory: Any = None
+    return state._replace(memory=memory, aux=None, direction=None, best=best)
+
+
+def judge(
+    core: LinesearchCore, state: MinimizeState, trial: Trial, limits: _stopping.Limits
+) -> Verdict:
+    """Everything about a trip that is a matter of scalars; state and trial come without trees."""
+    # Under vmap the lanes that have stopped make every trip too, and nothing comes of it.
+    running = state.status == int(MinimizeStatus.RUNNING)
+    first = running & (state.num_evals == 0)
+    begun = core.start(state.value, trial.slope_init, jnp.ones_like(state.step))
+    search = tree.where(state.fresh, _numerics.keep_types(begun, state.search), state.search)
+    # Cores hear of any value that is not finite, minus infinity too, as of a wall.
+    value = jnp.where(trial.finite, trial.value, jnp.inf)
+    search = core.advance(search, value, trial.slope)
+
+    nothing = state.best._replace(step=jnp.zeros_like(state.step), value=state.value)
+    best = tree.where(state.fresh, nothing, state.best)
+    lower = running & ~first & trial.finite & (trial.value < best.value)
+    uphill = state.fresh & ~(trial.slope_init < 0)
+    done = running & ~first & (search.done | uphill)
+    # Where rounding hides the decrease a core may go up, but never above the start.
+    not_above = trial.finite & (trial.value <= state.watch.value_init)
+    chosen = done & ~search.failed & ~uphill & not_above
+    moved = first | chosen | (done & (lower | (best.step > 0)))
+    failed = done & ~moved
+    to_trial = first | chosen | lower
+    here = Best(trial.step, trial.value, trial.grad_norm, None, None)
+    arrival = tree.where(to_trial, here, best)
+
+    trip = _stopping.Trip(
+        first=first,
+        fresh=state.fresh,
+        moved=moved,
+        chosen=chosen,
+        failed=failed,
+        finite=trial.finite,
+        tiny=trial.tiny,
+        promise=-trial.slope_init,
+        value_before=state.value,
+        value=jnp.where(moved, arrival.value, state.value),
+    )
+    watch, restart = _stopping.watch(state.watch, trip)
+    grad_norm = jnp.where(moved, arrival.grad_norm, state.grad_norm)
+    num_iters = state.num_iters + trip.iterated
+    num_evals = _numerics.increment(state.num_evals)
+    status = _stopping.status(state.watch, watch, trip, grad_norm, limits)
+    new = state._replace(
+        value=trip.value,
+        grad_norm=grad_norm,
+        search=search,
+        fresh=moved | failed,
+        best=tree.where(lower & ~done, here, best),
+        watch=watch,
+        step=jnp.where(trip.iterated, arrival.step, state.step),
+        num_iters=num_iters,
+        num_evals=num_evals,
+        status=_stopping.limit_reached(status, num_iters, num_evals, limits),
+    )
+    new = tree.where(running, jax.tree.map(_numerics.keep_types, new, state), state)
+    return Verdict(moved, to_trial, lower & ~done, moved | failed, restart, new)
