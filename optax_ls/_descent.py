@@ -220,8 +220,8 @@ def run(
         return state.status == int(MinimizeStatus.RUNNING)
 
     def goes_on(carry: Any) -> Any:
-        # With one answer for all lanes nothing selects between carries; judge holds still those that
-        # have stopped.
+        # With one answer for all lanes nothing selects between carries; those that have stopped are
+        # held still by judge.
         return _lanes.any_lane(running(carry[0]))
 
     def body(carry: Any) -> Any:
