@@ -84,7 +84,7 @@ def bent(sg: Any, ss: Any, sy: Any, values: Optional[tuple[Any, Any]]) -> jax.Ar
     <s, y> / |s|^2 is a mean of the second derivative between the ends. The cubic with the values f,
     f' and the slopes of both has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its newer end;
     with the multiple, y has that too (Zhang, Deng & Chen, Journal of Optimization Theory and
-    Applications 102 (1999), 147-167, eq. 2.11).
+    Applications 102 (1999), 147-167).
 
     Args:
         sg: <s, g'>.
