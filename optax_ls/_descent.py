@@ -89,13 +89,13 @@ def _turned(
     mask: Any,
     turn: _Turn,
     arrival: _Point,
-    pair: tuple[Any, Any],
     values: tuple[jax.Array, jax.Array],
     flags: tuple[jax.Array, jax.Array],
     restart: jax.Array,
 ) -> _Turn:
     """The turn at ``arrival``: the memory learns the pair and gives a new direction."""
     old, (allowed, forget) = turn.memory, flags
+    pair = tree.sub(arrival.params, old.params), tree.sub(arrival.grad, old.updates)
 
     def propose() -> Any:
         allowed_here = allowed & mask
@@ -130,19 +130,16 @@ def _turned(
 def _advance(
     core: LinesearchCore,
     evaluate: Callable[[Any], Evaluation],
-    types: Any,
     limits: _stopping.Limits,
     state: MinimizeState,
 ) -> tuple[MinimizeState, jax.Array]:
     """One trip: the state after one more evaluation, and whether the iterate moved."""
-    trial = _trial.attempt(core, evaluate, types, state)
+    trial = _trial.attempt(core, evaluate, state)
 
-    numbers, no = _trial.without_trees(state), jnp.zeros((), bool)
-    verdict = _lanes.apart(
+    verdict: Verdict = _lanes.apart(
         state.num_evals >= 0,
         functools.partial(_trial.judge, core),
-        Verdict(no, no, no, no, no, numbers),
-        numbers,
+        _trial.without_trees(state),
         trial._replace(params=None, grad=None, aux=None),
         limits,
     )
@@ -158,11 +155,6 @@ def _advance(
         state.best.step,
         (verdict.keep, back, verdict.moved),
     )
-    # Outside of the turn, which overwrites the iterate.
-    pair = (
-        tree.sub(arrival.params, state.memory.params),
-        tree.sub(arrival.grad, state.memory.updates),
-    )
     # After a search that failed the pairs are kept until steepest descent succeeds: that may be
     # the end.
     forget = verdict.moved & (state.watch.restarted | verdict.restart)
@@ -172,7 +164,6 @@ def _advance(
         _turned,
         _Turn(state.memory, state.direction, state.aux),
         arrival,
-        pair,
         (state.value, verdict.state.value),
         (allowed, forget),
         verdict.restart,
@@ -190,7 +181,6 @@ def _advance(
 def run(
     core: LinesearchCore,
     evaluate: Callable[[Any], Evaluation],
-    types: Any,
     state: MinimizeState,
     limits: _stopping.Limits,
     history: Optional[History],
@@ -200,8 +190,7 @@ def run(
 
     Args:
         core: the line search.
-        evaluate: the objective.
-        types: tree whose leaves have the types in which the objective wants its params.
+        evaluate: the objective, with the conjugate of its gradient.
         state: where to begin.
         limits: when to stop.
         history: to be filled, or None.
@@ -226,7 +215,7 @@ def run(
 
     def body(carry: Any) -> Any:
         state, history = carry
-        new, moved = _advance(core, evaluate, types, limits, state)
+        new, moved = _advance(core, evaluate, limits, state)
         if history is not None:
             history = history.record(new.num_iters - begin, moved, new)
         if report is not None:

@@ -305,7 +305,6 @@ def propose(
     *,
     factor: float = 1.0,
     fitted: bool = True,
-    differentiable: bool = False,
 ) -> tuple[Any, Lesson]:
     """H g with the pair in the memory, times a factor, and what is to be written there.
 
@@ -319,8 +318,6 @@ def propose(
         values: the objective at both ends of the pair, to bend y by; None leaves it.
         factor: of H g.
         fitted: whether the factor of the identity is to fit the newest pair; else it is 1.
-        differentiable: whether reverse derivatives may be wanted, which what makes it fast under
-            :func:`jax.vmap` does not have.
     """
 
     def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
@@ -337,11 +334,6 @@ def propose(
     g_norm = norm(g, products.new_gg.dtype, products.new_gg)
     flags = jnp.asarray(allowed), jnp.asarray(forget)
     told = state._replace(**none), products, *flags, g_norm
-    if differentiable:
-        lesson, weights = algebra(*told)
-    else:
-        row = state.weights_memory
-        like = _memory.nothing_learnt(state), Weights(g_norm, row, row, g_norm, g_norm)
-        lesson, weights = _lanes.apart(jnp.asarray(state.num_pairs) >= 0, algebra, like, *told)
+    lesson, weights = _lanes.apart(jnp.asarray(state.num_pairs) >= 0, algebra, *told)
     rows = state.diff_params_memory, state.diff_updates_memory
     return combine(*rows, g, s, y, weights), lesson

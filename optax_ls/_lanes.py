@@ -65,26 +65,31 @@ def once(condition: jax.Array, fn: Callable[..., Any], carry: Any, *inputs: Any)
     return call(condition, carry, inputs)
 
 
-def apart(flag: jax.Array, fn: Callable[..., Any], like: Any, *inputs: Any) -> Any:
+def apart(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
     """``fn(*inputs)``, computed by itself, before all that uses it.
 
     The compiler computes small things once more in every loop over a vector that they scale or
-    select in, and under :func:`jax.vmap` for every element of it. And a loop of one trip over
-    scalars is one call on a CPU, where each scalar would be a call otherwise.
+    select in, and under :func:`jax.vmap` for every element of it. It does not move them out of a
+    branch of a conditional.
 
     Args:
         flag: scalar, which is always true, though the compiler cannot know.
-        fn: a function that closes over no array.
-        like: what has the types of the result.
+        fn: a function of arrays.
         inputs: trees of arrays.
     """
-    return once(flag, lambda mask, like, *inputs: fn(*inputs), like, *inputs)
+    like = jax.eval_shape(fn, *inputs)
+    return jax.lax.cond(
+        any_lane(flag),
+        fn,
+        lambda *inputs: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like),
+        *inputs,
+    )
 
 
 def computed(x: jax.Array) -> jax.Array:
     """A scalar or vector of numbers, computed before all that uses it."""
     # The compiler cannot know that they are not all NaN.
-    numbers: jax.Array = apart(jnp.any(x == x), lambda x: x, jnp.full_like(x, jnp.nan), x)
+    numbers: jax.Array = apart(jnp.any(x == x), lambda x: x, x)
     return numbers
 
 

@@ -75,9 +75,7 @@ def scale_by_lbfgs(
 
         def propose() -> Any:
             allowed = state.count > 0
-            return _direction.propose(
-                state, g, s, y, allowed, fitted=scale_init_precond, differentiable=True
-            )
+            return _direction.propose(state, g, s, y, allowed, fitted=scale_init_precond)
 
         # In a branch, so that all has been read before the rows are written: then a loop writes
         # them in place. The compiler cannot know that a counter is never negative.

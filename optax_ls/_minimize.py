@@ -18,6 +18,7 @@ from ._armijo import Backtracking
 from ._engine import LinesearchCore
 from ._inverse_hessian import inverse_hessian
 from ._more_thuente import MoreThuente
+from ._packing import Packing, on_one_device
 from ._result import History, MinimizeResult
 from ._zoom import Zoom
 
@@ -130,6 +131,7 @@ def minimize(
         num_iters=_numerics.counter(max_iters),
         num_evals=_numerics.counter(sys.maxsize if max_evals is None else max_evals),
     )
+    inputs = _Inputs(args, kwargs or {})
     settings = _Settings(
         core=core,
         memory_size=int(memory_size),
@@ -137,10 +139,10 @@ def minimize(
         gives_grad=bool(value_and_grad),
         rows=int(max_iters) + 1 if history else 0,
         report=_reporter(callback, progress, max_iters),
+        side_by_side=on_one_device((fun, params, inputs, state)),
     )
     if state is not None:
         _check_state(state, params, settings)
-    inputs = _Inputs(args, kwargs or {})
     if implicit_diff:
         return _with_implicit_derivatives(fun, params, inputs, settings, limits, state)
     return _solve(fun, params, inputs, settings, limits, state)
@@ -163,6 +165,7 @@ class _Settings:
     gives_grad: bool
     rows: int
     report: Optional[_report.Reporter]
+    side_by_side: bool
 
 
 _CORES: dict[str, Callable[[int], LinesearchCore]] = {
@@ -279,17 +282,34 @@ def _run(
     evaluate = _evaluator(fun, inputs, settings, dtype)
     params = jax.tree.map(jnp.asarray, params)
     aux_like = jax.eval_shape(lambda p: evaluate(p).aux, params)
+    packing = Packing.of(params, side_by_side=settings.side_by_side)
     if state is not None:
         _checks.same_structure("aux of fun", aux_like, "state.aux", state.aux, dtypes=True)
+        state = packing.packed_state(state)
     else:
-        state = _trial.start(settings.core, params, aux_like, settings.memory_size)
+        packed = packing.pack(params)
+        state = _trial.start(settings.core, packed, aux_like, settings.memory_size)
     limits = limits._replace(
         num_iters=_numerics.add_counters(state.num_iters, limits.num_iters),
         num_evals=_numerics.add_counters(state.num_evals, limits.num_evals),
     )
     history = History.empty(settings.rows, dtype) if settings.rows else None
-    report = None if settings.report is None else settings.report.bind()
-    state, history = _descent.run(settings.core, evaluate, params, state, limits, history, report)
+    report = None
+    if settings.report is not None:
+        tell = settings.report.bind()
+
+        def report(state: _trial.MinimizeState, *happened: jax.Array) -> jax.Array:
+            return tell(packing.unpacked_state(state), *happened)
+
+    state, history = _descent.run(
+        settings.core,
+        packing.packed_evaluation(lambda p: evaluate(jax.tree.map(_numerics.like, p, params))),
+        state,
+        limits,
+        history,
+        report,
+    )
+    state = packing.unpacked_state(state)
     best_params, best_value, best_grad, best_aux = _descent.best(state)
     return MinimizeResult(
         params=jax.tree.map(_numerics.like, best_params, params),

@@ -137,13 +137,13 @@ def next_trial(core: LinesearchCore, state: MinimizeState) -> tuple[jax.Array, A
 
 
 def attempt(
-    core: LinesearchCore, evaluate: Callable[[Any], Evaluation], types: Any, state: MinimizeState
+    core: LinesearchCore, evaluate: Callable[[Any], Evaluation], state: MinimizeState
 ) -> Trial:
     dtype = state.value.dtype
     step, params = next_trial(core, state)
-    found = evaluate(jax.tree.map(_numerics.like, params, types))
+    found = evaluate(params)
     value, aux = _numerics.keep_types((found.value, found.aux), (state.value, state.aux))
-    grad = tree.cast_like(tree.conj(found.grad), state.memory.updates)
+    grad = tree.cast_like(found.grad, state.memory.updates)
     grad_norm, size, length = _reductions.maxima((grad, params, state.direction), dtype)
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & jnp.isfinite(size)
     # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
