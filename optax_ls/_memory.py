@@ -11,7 +11,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from . import _base, _numerics
+from . import _base, _lanes, _numerics
 
 
 class ScaleByLBFGSState(NamedTuple):
@@ -110,8 +110,14 @@ def with_pair(
 def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLBFGSState:
     """The state after a lesson."""
     rows = state.diff_params_memory, state.diff_updates_memory
-    rows = with_pair(lesson.good, rows, (s, y), lesson.slot, lesson.bend)
-    return with_rows(state, rows, lesson)
+    told = lesson.good, rows, (s, y), lesson.slot, lesson.bend
+
+    @jax.custom_jvp  # a loop has no reverse derivative; what happens in it has
+    def written(condition: Any, rows: Any, *told: Any) -> Any:
+        return _lanes.once(condition, with_pair, rows, *told)
+
+    written.defjvp(lambda primals, tangents: jax.jvp(with_pair, primals, tangents))
+    return with_rows(state, written(*told), lesson)
 
 
 def with_rows(state: ScaleByLBFGSState, rows: tuple[Any, Any], lesson: Lesson) -> ScaleByLBFGSState:

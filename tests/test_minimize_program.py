@@ -260,6 +260,13 @@ def quartics(x):
     return jnp.sum(x**4 + x**2)
 
 
+def temporary_words(run, size):
+    analysis = jax.jit(run).lower(jnp.ones(size, "float32")).compile().memory_analysis()
+    if analysis is None:
+        pytest.skip("this JAX does not say")
+    return analysis.temp_size_in_bytes / 4 / size
+
+
 @pytest.mark.parametrize("wanted", [None, "params"], ids=["result", "params"])
 def test_temporary_memory_is_that_of_the_pairs_and_a_few_vectors(wanted):
     size, memory_size = 1_000_000, 10
@@ -268,12 +275,8 @@ def test_temporary_memory_is_that_of_the_pairs_and_a_few_vectors(wanted):
         result = optax_ls.minimize(quartics, x, memory_size=memory_size)
         return getattr(result, wanted) if wanted else result
 
-    analysis = jax.jit(run).lower(jnp.ones(size, "float32")).compile().memory_analysis()
-    if analysis is None:
-        pytest.skip("this JAX does not say")
-    words = analysis.temp_size_in_bytes / 4 / size
     vectors = 8 if jax.__version_info__ >= (0, 5) else 9
-    assert words <= 2 * memory_size + vectors + 0.01
+    assert temporary_words(run, size) <= 2 * memory_size + vectors + 0.01
 
 
 STACK = "f32[10,1000]"
@@ -290,6 +293,11 @@ def scan_of_lbfgs(x):
         return (optax_ls.apply_updates(x, updates), state), None
 
     return jax.lax.scan(step, (x, solver.init(x)), length=30)[0][0]
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="the compiler copied more")
+def test_scan_of_lbfgs_needs_the_pairs_and_eight_vectors():
+    assert temporary_words(scan_of_lbfgs, 1_000_000) <= 2 * 10 + 8 + 0.01
 
 
 LOOPS = {
