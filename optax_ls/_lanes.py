@@ -25,6 +25,21 @@ def _any_of_lanes(size: int, batched: Any, condition: jax.Array) -> tuple[Any, b
     return any_lane(jnp.any(condition) if batched[0] else condition), False
 
 
+@jax.custom_batching.custom_vmap
+def in_lane(condition: jax.Array) -> jax.Array:
+    """True; under :func:`jax.vmap`, the condition of each lane.
+
+    For a condition that holds wherever there is but one lane, such as that its loop goes on. The
+    compiler then selects nothing by it.
+    """
+    return jnp.ones_like(condition)
+
+
+@in_lane.def_vmap
+def _each_lane(size: int, batched: Any, condition: jax.Array) -> tuple[Any, bool]:
+    return condition, batched[0]
+
+
 def once(condition: jax.Array, fn: Callable[..., Any], carry: Any, *inputs: Any) -> Any:
     """``fn(mask, carry, *inputs)`` where the condition holds, else ``carry``; changed in place.
 

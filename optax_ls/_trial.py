@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from . import _memory, _numerics, _reductions, _stopping, tree
+from . import _lanes, _memory, _numerics, _reductions, _stopping, tree
 from ._engine import LinesearchCore
 from ._objective import Evaluation
 from ._result import MinimizeStatus
@@ -183,7 +183,7 @@ def judge(
 ) -> Verdict:
     """Everything about a trip that is a matter of scalars; state and trial come without trees."""
     # Under vmap the lanes that have stopped make every trip too, and nothing comes of it.
-    running = state.status == int(MinimizeStatus.RUNNING)
+    running = _lanes.in_lane(state.status == int(MinimizeStatus.RUNNING))
     first = running & (state.num_evals == 0)
     begun = core.start(state.value, trial.slope_init, jnp.ones_like(state.step))
     search = tree.where(state.fresh, _numerics.keep_types(begun, state.search), state.search)
