@@ -34,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
     told = {
         **facts,
         "revision": facts["revision"] or "unknown",
+        "jaxlib": facts["jaxlib"] or "unknown",
         "verified": _VERIFIED[facts["verified"]],
         "devices": _listed(facts["devices"]),
     }

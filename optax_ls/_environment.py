@@ -1,12 +1,12 @@
 """What a report of a bug or a section on methods has to say of the software that ran."""
 
+import importlib.metadata
 import platform
 import sys
-from typing import Any
+from typing import Any, Optional
 
 import chex
 import jax
-import jaxlib.version
 import numpy as np
 
 from ._origin import Origin, find_source
@@ -28,7 +28,7 @@ def describe(origin: Origin) -> dict[str, Any]:
         "verified": is_verified(origin),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "jax": jax.__version__,
-        "jaxlib": jaxlib.version.__version__,
+        "jaxlib": _jaxlib(),
         "numpy": np.__version__,
         "chex": chex.__version__,
         "platform": _platform(),
@@ -36,6 +36,14 @@ def describe(origin: Origin) -> dict[str, Any]:
         "x64": jax.dtypes.canonicalize_dtype(float) == np.float64,
         "devices": _devices(),
     }
+
+
+def _jaxlib() -> Optional[str]:
+    """The version by its metadata, since only JAX itself imports jaxlib; None without them."""
+    try:
+        return importlib.metadata.version("jaxlib")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _platform() -> str:

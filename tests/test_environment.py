@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import re
 
 import jax
 import pytest
@@ -56,6 +57,17 @@ def test_devices_that_cannot_be_used_are_told_in_words(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", failing)
     assert describe(find_origin())["devices"] == "none: Unable to initialize backend 'cuda'"
+
+
+def test_jaxlib_without_metadata_is_unknown(monkeypatch, capsys):
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert describe(find_origin())["jaxlib"] is None
+    assert main(["info"]) == 0
+    (line,) = re.findall(r"^jaxlib +(.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert line == "unknown"
 
 
 def test_table_has_a_line_for_each_fact(capsys, told):

@@ -1,5 +1,6 @@
 """The package as it is shipped: its metadata, licences and locks, and its life without Optax."""
 
+import ast
 import configparser
 import re
 import shutil
@@ -118,6 +119,23 @@ def test_licence_texts_are_those_of_runtime_dependencies_and_optax():
 def test_runtime_dependencies_are_jax_chex_and_numpy():
     runtime = {name for name, _, use in declared_packages() if use == "run time"}
     assert runtime == {"jax", "chex", "numpy"}
+
+
+def imported(path):
+    """The top-level names of what a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def test_package_imports_its_dependencies_and_the_standard_library_alone():
+    extras = setup_cfg()["options.extras_require"]
+    allowed = {*sys.stdlib_module_names, *_version.REQUIRES}
+    allowed |= {*extras["progress"].split(), *extras["plot"].split()}
+    found = {name for path in (ROOT / "optax_ls").glob("*.py") for name in imported(path)}
+    assert found - allowed == set()
 
 
 def test_package_says_what_setup_cfg_says():
