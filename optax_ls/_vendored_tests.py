@@ -15,6 +15,7 @@ from ._files import listed, read
 from ._version import PROJECT
 
 TESTS = "tests"
+WITH_TESTS = "a checkout or a source distribution"
 _MARK = "runtime"
 _ALWAYS = "conftest"
 _INIT = f'''"""The tests of the package around this folder, which they call {PROJECT}."""
@@ -29,13 +30,13 @@ def runtime_tests(folder: Path) -> dict[str, bytes]:
     """The test files, and what they import, by paths in a vendored tree.
 
     Raises:
-        Refusal: the folder is missing or holds none, as in a source distribution.
+        Refusal: the folder is missing or holds none, or an import cannot be made relative.
     """
     files = {path: file for path, file in listed(folder).files.items() if path.endswith(".py")}
     sources = {path[:-3]: read(file).decode() for path, file in files.items() if "/" not in path}
     chosen = {name for name, source in sources.items() if _is_marked(source)}
     if not chosen or _ALWAYS not in sources:
-        raise Refusal(f"--with-tests: there are no tests in {folder}; vendor from a checkout")
+        raise Refusal(f"--with-tests: there are no tests in {folder}; vendor from {WITH_TESTS}")
     wanted = [_ALWAYS, *sorted(chosen)]
     for name in wanted:  # which grows
         wanted += sorted(_neighbours(sources[name], set(sources)) - set(wanted))

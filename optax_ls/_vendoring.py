@@ -29,7 +29,7 @@ from ._origin import (
     installed_record,
 )
 from ._record import RECORD, Malformed, Record, differences, read_record, written
-from ._vendored_tests import TESTS, runtime_tests
+from ._vendored_tests import TESTS, WITH_TESTS, runtime_tests
 from ._version import LICENCE, PROJECT, REQUIRES, REQUIRES_PYTHON, __version__
 
 NOTE = "VENDORED.md"
@@ -150,7 +150,7 @@ def _tests_of(origin: Origin) -> dict[str, bytes]:
     if origin.kind == CHECKOUT and isinstance(origin.package, Path):
         return runtime_tests(origin.package.parent / TESTS)
     kind = "tree was vendored without" if origin.kind == VENDORED else "installation has no"
-    raise Refusal(f"--with-tests: this {kind} tests; vendor from a checkout")
+    raise Refusal(f"--with-tests: this {kind} tests; vendor from {WITH_TESTS}")
 
 
 def _note(revision: Optional[str], date: str) -> str:

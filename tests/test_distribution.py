@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from vendoring import contents
 
 archives = pytest.importorskip("distribution.archives")
 build = pytest.importorskip("distribution.build")
@@ -169,6 +170,18 @@ def test_source_distribution_builds_the_same_bytes(backend, reference, tmp_path)
     (sdist,) = reference[0].glob("*.tar.gz")
     source = build.unpack(sdist, tmp_path / "unpacked")
     assert built(source, backend) == reference[1]
+
+
+@pytest.mark.slow
+def test_source_distribution_vendors_what_a_clone_does_with_tests(repository, reference, tmp_path):
+    (sdist,) = reference[0].glob("*.tar.gz")
+    sources = build.unpack(sdist, tmp_path / "unpacked"), clone(repository, tmp_path / "clone")
+    for source, name in zip(sources, ("one", "other"), strict=True):
+        command = [sys.executable, "-m", "optax_ls", "vendor", tmp_path / name, "--with-tests"]
+        subprocess.run(command, cwd=source, check=True, capture_output=True)
+    copied = contents(tmp_path / "one")
+    assert copied == contents(tmp_path / "other")
+    assert "optax_ls/tests/test_dtype_matrix.py" in copied
 
 
 @pytest.mark.slow
