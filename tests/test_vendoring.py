@@ -2,24 +2,14 @@
 
 import errno
 import importlib.metadata
-import os
 import shutil
 import zipfile
 
 import pytest
-from vendoring import (
-    DATE,
-    ROOT,
-    SECONDS,
-    build_wheel,
-    contents,
-    copy_checkout,
-    git,
-    small_tree,
-)
+import vendoring
+from vendoring import DATE, ROOT, SECONDS, build_wheel, contents, copy_checkout, git, posix
 
 import optax_ls
-from optax_ls._cli import main
 from optax_ls._cli_common import Refusal
 from optax_ls._files import digest
 from optax_ls._origin import INSTALLED, UNKNOWN, VENDORED, Origin, find_source
@@ -27,7 +17,7 @@ from optax_ls._record import RECORD, parsed
 from optax_ls._vendoring import NOTE, Differs, compose, put
 from optax_ls._verification import verify_tree
 
-posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
+run, target = vendoring.run, vendoring.target  # fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -72,29 +62,6 @@ def installed(checkout, revision, tmp_path_factory):
         wheel.extractall(site)
     distribution = importlib.metadata.PathDistribution(next(site.glob("*.dist-info")))
     return Origin(INSTALLED, site / "optax_ls", distribution)
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command line; returns status, stdout and stderr."""
-
-    def execute(*words):
-        status = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return execute
-
-
-@pytest.fixture
-def target(tmp_path):
-    """Where a small tree stands, version 1."""
-    put(small_tree("1"), tmp_path / "lib" / "optax_ls")
-    return tmp_path / "lib" / "optax_ls"
-
-
-def is_of(target, tree):
-    return contents(target) == dict(tree.files)
 
 
 # What is copied.

@@ -12,44 +12,16 @@ import time
 from pathlib import Path
 
 import pytest
-from vendoring import (
-    ROOT,
-    contents,
-    small_tree,
-    without_privileges,
-)
+import vendoring
+from vendoring import ROOT, contents, is_of, posix, small_tree, without_privileges
 
 from optax_ls import _vendoring
-from optax_ls._cli import main
 from optax_ls._cli_common import Refusal
 from optax_ls._origin import VENDORED, Origin, find_origin
 from optax_ls._record import RECORD
 from optax_ls._vendoring import Differs, put, target_of
 
-posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs a command line; returns status, stdout and stderr."""
-
-    def execute(*words):
-        status = main([str(word) for word in words])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return execute
-
-
-@pytest.fixture
-def target(tmp_path):
-    """Where a small tree stands, version 1."""
-    put(small_tree("1"), tmp_path / "lib" / "optax_ls")
-    return tmp_path / "lib" / "optax_ls"
-
-
-def is_of(target, tree):
-    return contents(target) == dict(tree.files)
+run, target = vendoring.run, vendoring.target  # fixtures
 
 
 # Places that cannot be used.

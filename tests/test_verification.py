@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vendoring import DATE, small_tree, without_privileges
+from vendoring import DATE, posix, small_tree, without_privileges
 
 from optax_ls import _files
 from optax_ls._cli import main
@@ -21,7 +21,6 @@ from optax_ls._record import RECORD, Malformed, check_path, parsed, written
 from optax_ls._vendoring import put
 from optax_ls._verification import NoRecord, is_verified, verify_package, verify_tree
 
-posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 HASH = "0" * 64
 
 

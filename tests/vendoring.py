@@ -1,4 +1,7 @@
-"""Trees to copy, to change and to compare, for the tests of vendoring."""
+"""Trees to copy, to change and to compare, for the tests of vendoring.
+
+Test files name the fixtures that they use, since conftest.py also goes where this file does not.
+"""
 
 import contextlib
 import os
@@ -7,13 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from optax_ls._cli import main
 from optax_ls._files import digest
 from optax_ls._origin import CHECKOUT, Origin
 from optax_ls._record import RECORD, Record, written
-from optax_ls._vendoring import Tree
+from optax_ls._vendoring import Tree, put
 
 ROOT = Path(__file__).parents[1]
 SECONDS, DATE = 1_700_000_000, "2023-11-14T22:13:20Z"
+posix = pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 BUILD = 'from setuptools import build_meta; build_meta.build_wheel("dist")'
 
 
@@ -35,6 +42,29 @@ def contents(folder):
         for path in sorted(Path(folder).rglob("*"))
         if path.is_symlink() or path.is_file()
     }
+
+
+def is_of(target, tree):
+    return contents(target) == dict(tree.files)
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line; returns status, stdout and stderr."""
+
+    def execute(*words):
+        status = main([str(word) for word in words])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return execute
+
+
+@pytest.fixture
+def target(tmp_path):
+    """Where a small tree stands, version 1."""
+    put(small_tree("1"), tmp_path / "lib" / "optax_ls")
+    return tmp_path / "lib" / "optax_ls"
 
 
 def git(folder, *words):
