@@ -63,7 +63,6 @@ dist: $(READY)  ## build wheel and source distribution: the same bytes for the s
 	$(BIN)/python -m distribution.build
 
 wheelhouse: $(READY)  ## collect all that an isolated machine like this one needs, in one archive
-	rm -f dist/*-wheelhouse-*.tar.gz
 	$(BIN)/python -m distribution.wheelhouse
 
 offline-test: wheelhouse  ## install that archive where there is no network, and test it there

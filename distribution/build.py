@@ -48,13 +48,23 @@ class Built(NamedTuple):
 def main():
     parser = argparse.ArgumentParser(prog="python -m distribution.build", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="default: dist")
-    built = build(parser.parse_args().output)
+    output = parser.parse_args().output
+    try:
+        built = build(output)
+    except OSError as error:
+        sys.exit(f"nothing was built: {in_words(error)}; {output} is as it was")
     for path in (built.sdist, built.wheel):
         print(f"{sha256(path)}  {path.name}")
 
 
+def in_words(error):
+    """What the system refused, and where if it says so; of a copy, where to."""
+    reason, where = error.strerror or str(error), error.filename2 or error.filename
+    return f"{where}: {reason}" if where else reason
+
+
 def build(output):
-    """Builds both distributions into a folder."""
+    """Builds both distributions into a folder, whole or not at all."""
     check_backend()
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,8 +79,9 @@ def build(output):
         made = run_hook("build_wheel", unpacked, scratch / "wheel")
         wheel = scratch / made.name
         archives.normalise_wheel(made, wheel, source.epoch)
-        copies = (Path(shutil.copy(path, output)) for path in (sdist, wheel))
-        return Built(*copies, source.epoch)
+        with tempfile.TemporaryDirectory(dir=output) as drafts:
+            copies = [Path(shutil.copy(path, drafts)) for path in (sdist, wheel)]
+            return Built(*(copy.replace(output / copy.name) for copy in copies), source.epoch)
 
 
 def check_backend():

@@ -2,7 +2,8 @@
 
 Into ``dist/wheelhouse`` go our wheel, every run-time wheel of ``requirements/offline.txt`` for the
 running platform, checked by hash, what runs the tests there, licences, a bill of materials, an
-installer and the sums of all files; and all of it once more into one archive beside it.
+installer and the sums of all files; and all of it once more into one archive beside it. They take
+the places of older ones when they are complete; until then those stay as they are.
 """
 
 import json
@@ -17,26 +18,51 @@ from pathlib import Path
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from . import archives, licences
-from .build import ROOT, build, sha256
+from .build import ROOT, build, in_words, sha256
 
 HERE = Path(__file__).parent
 NAME = "wheelhouse"
+ARCHIVES = f"*-{NAME}-*.tar.gz"
 RUNTIME_ONLY = "pytest.mark.runtime"
 DEMO = ROOT / "examples" / "logistic.py"
 
 
 def main():
     dist = ROOT / "dist"
+    try:
+        archive = make(dist)
+    except OSError as error:
+        sys.exit(f"no wheelhouse was made: {in_words(error)}; {dist / NAME} is as it was")
+    print(f"{sha256(archive)}  {archive.name}")
+
+
+def make(dist):
+    """Makes the wheelhouse and its archive, and gives both their places; returns the archive's."""
     _, ours, epoch = build(dist)
-    with tempfile.TemporaryDirectory(dir=dist) as scratch:
+    with tempfile.TemporaryDirectory(dir=dist, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch, NAME)
         fill(folder, ours, epoch)
         archive = Path(scratch, f"{ours.name.split('-py3')[0]}-{NAME}-{platform_tag()}.tar.gz")
         archives.tar_gz_of_folder(folder, archive, epoch)
-        shutil.rmtree(dist / NAME, ignore_errors=True)
-        folder.rename(dist / NAME)
-        archive = archive.rename(dist / archive.name)
-    print(f"{sha256(archive)}  {archive.name}")
+        old = Path(scratch, "old")
+        old.mkdir()
+        put_in_place([folder, archive], dist, old)
+    return dist / archive.name
+
+
+def put_in_place(new, dist, old):
+    """Moves what is new into ``dist`` and older wheelhouses from there to ``old``: all or none."""
+    moves = [(path, old / path.name) for path in [*dist.glob(NAME), *dist.glob(ARCHIVES)]]
+    moves += [(path, dist / path.name) for path in new]
+    done = []
+    try:
+        for source, target in moves:
+            source.rename(target)
+            done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            target.rename(source)
+        raise
 
 
 def platform_tag():
@@ -99,7 +125,8 @@ def write_bill_of_materials(path, ours, epoch):
     """Lets the built package list itself and its dependencies, installed here as locked."""
     with tempfile.TemporaryDirectory() as site:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-        subprocess.run([*pip, "--target", site, ours], check=True)
+        if subprocess.run([*pip, "--target", site, ours]).returncode:
+            sys.exit(f"{ours.name} could not be installed to list what it needs")
         environment = {**os.environ, "PYTHONPATH": site, "SOURCE_DATE_EPOCH": str(epoch)}
         command = [sys.executable, "-m", "optax_ls", "sbom", "--output", path]
         if subprocess.run(command, cwd=site, env=environment, stdout=subprocess.DEVNULL).returncode:

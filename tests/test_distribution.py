@@ -1,5 +1,6 @@
 """What is built has the same bytes wherever, whenever and by whichever Python it is built."""
 
+import errno
 import gzip
 import importlib.metadata
 import io
@@ -193,6 +194,54 @@ def test_distributions_carry_commit_and_date(repository, reference):
         ["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
     )
     assert line == f"{head.stdout.strip()} 1700000000\n"
+
+
+@pytest.fixture
+def output(tmp_path, monkeypatch):
+    """A folder with older distributions, where the next are made of one file."""
+    output = tmp_path / "dist"
+    output.mkdir()
+    for name in ("tiny.whl", "tiny.tar.gz"):
+        (output / name).write_text("old")
+
+    def run_hook(hook, source, folder):
+        folder.mkdir()
+        made = folder / {"build_sdist": "tiny.tar.gz", "build_wheel": "tiny.whl"}[hook]
+        made.write_text("new")
+        return made
+
+    (tmp_path / "source" / "optax_ls").mkdir(parents=True)
+    source = build.Source(tmp_path / "source", "0" * 40, 0)
+    monkeypatch.setattr(build, "check_backend", lambda: None)
+    monkeypatch.setattr(build, "exported", lambda folder: source)
+    monkeypatch.setattr(build, "run_hook", run_hook)
+    monkeypatch.setattr(build, "unpack", lambda sdist, folder: tmp_path / "source")
+    for name in ("normalise_sdist", "normalise_wheel"):
+        monkeypatch.setattr(archives, name, lambda old, new, epoch: new.write_text("new"))
+    monkeypatch.setattr(sys, "argv", ["build", "--output", str(output)])
+    return output
+
+
+def test_new_distributions_take_the_places_of_the_old(output):
+    build.main()
+    assert contents(output) == {"tiny.whl": b"new", "tiny.tar.gz": b"new"}
+
+
+@pytest.mark.parametrize("copied", [0, 1])
+def test_full_disk_is_told_and_leaves_the_old_distributions(output, monkeypatch, copied):
+    copy, left = shutil.copy, iter([True] * copied)
+
+    def limited(source, target):
+        path = copy(source, target)
+        if next(left, False):
+            return path
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy", limited)
+    with pytest.raises(SystemExit, match=r"nothing was built: No space left .* is as it was"):
+        build.main()
+    assert contents(output) == {"tiny.whl": b"old", "tiny.tar.gz": b"old"}
+    assert len(list(output.iterdir())) == 2
 
 
 def test_another_setuptools_is_refused(monkeypatch):

@@ -1,8 +1,10 @@
 """What a wheelhouse holds, and that its installer refuses all that is not as it was packed."""
 
+import errno
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +13,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from vendoring import contents, without_privileges
 
 wheelhouse = pytest.importorskip("distribution.wheelhouse")
+archives = pytest.importorskip("distribution.archives")
 licences = pytest.importorskip("distribution.licences")
 
 ROOT = Path(__file__).parents[1]
@@ -273,6 +277,119 @@ def test_licence_text_cannot_leave_its_folder(collected, tmp_path):
     with pytest.raises(ValueError, match="leads out"):
         collected(**{"licenses__..__..__..__LICENSE": "x"})
     assert not (tmp_path / "LICENSE").exists()
+
+
+# What was there before.
+
+OLD = "optax_ls-0.0-wheelhouse-py31-plan9.tar.gz"
+
+
+@pytest.fixture
+def dist(tmp_path, monkeypatch):
+    """A folder with an older wheelhouse and its archive, where the next is of the tiny wheel."""
+    for folder in ("dist/wheelhouse/wheels", "tests/golden"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("setup.cfg", "tests/conftest.py", "tests/golden/golden.json", f"dist/{OLD}"):
+        (tmp_path / name).write_text("a file")
+    (tmp_path / "dist" / "wheelhouse" / "wheels" / "old.whl").write_text("a file")
+    wheel = tmp_path / Path(WHEEL).name
+    write_wheel(wheel, LICENSE="terms")
+
+    def write_bill_of_materials(path, ours, epoch):
+        path.write_text(json.dumps({"components": [{"name": "tiny", "version": "1.0"}]}))
+
+    monkeypatch.setattr(wheelhouse, "ROOT", tmp_path)
+    monkeypatch.setattr(wheelhouse, "build", lambda dist: (None, wheel, 0))
+    monkeypatch.setattr(wheelhouse, "download", lambda lock, wheels: [wheel])
+    monkeypatch.setattr(wheelhouse, "write_bill_of_materials", write_bill_of_materials)
+    return tmp_path / "dist"
+
+
+class Disk:
+    """Refuses one of the steps that need room: files are half there then, and folders not."""
+
+    STEPS = (
+        (shutil, "copy"),
+        (shutil, "copytree"),
+        (Path, "write_text"),
+        (Path, "write_bytes"),
+        (archives, "write_gzip"),
+        (Path, "mkdir"),
+        (Path, "rename"),
+    )
+
+    def __init__(self, monkeypatch, steps, number=errno.ENOSPC):
+        self.left, self.error = steps, OSError(number, os.strerror(number))
+        for owner, name in self.STEPS:
+            monkeypatch.setattr(owner, name, self.limited(getattr(owner, name), name))
+
+    def limited(self, function, name):
+        def execute(*args, **kwargs):
+            self.left -= 1
+            if self.left == -1 and name in ("mkdir", "rename"):
+                raise self.error
+            result = function(*args, **kwargs)
+            if self.left == -1:
+                raise self.error
+            return result
+
+        return execute
+
+
+def complaint_of_full_disk(monkeypatch, steps):
+    """What is said if so many steps find room and the next does not; None if there is none."""
+    with monkeypatch.context() as patch:
+        disk = Disk(patch, steps)
+        try:
+            wheelhouse.main()
+        except SystemExit as told:
+            return told.code
+    assert disk.left >= 0
+    return None
+
+
+def test_full_disk_is_told_whenever_it_is_and_leaves_the_old_wheelhouse(dist, monkeypatch, capsys):
+    before, steps = contents(dist), 0
+    said = "no wheelhouse was made: .*No space left on device; .*dist/wheelhouse is as it was"
+    while complaint := complaint_of_full_disk(monkeypatch, steps):
+        assert re.fullmatch(said, complaint)
+        assert contents(dist) == before
+        assert {path.name for path in dist.iterdir()} == {"wheelhouse", OLD}
+        steps += 1
+    assert steps > 20
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_new_wheelhouse_takes_the_places_of_the_old(dist):
+    wheelhouse.main()
+    (archive,) = (path for path in dist.iterdir() if path.name != "wheelhouse")
+    assert archive.name == f"tiny-1.0-wheelhouse-{wheelhouse.platform_tag()}.tar.gz"
+    assert {path.name for path in (dist / "wheelhouse" / "wheels").iterdir()} == {Path(WHEEL).name}
+
+
+def test_place_that_is_no_folder_is_told(dist):
+    shutil.rmtree(dist)
+    dist.touch()
+    with pytest.raises(SystemExit, match=r"no wheelhouse was made: .*dist.*: Not a directory"):
+        wheelhouse.main()
+
+
+def test_place_that_must_not_be_written_is_told(dist):
+    before = contents(dist)
+    dist.chmod(0o555)
+    said = r"no wheelhouse was made: .*dist.*: Permission denied"
+    with without_privileges(), pytest.raises(SystemExit, match=said):
+        wheelhouse.main()
+    dist.chmod(0o755)
+    assert contents(dist) == before
+
+
+def test_source_that_must_not_be_read_is_told(dist, monkeypatch):
+    before = contents(dist)
+    Disk(monkeypatch, 5, errno.EACCES)
+    with pytest.raises(SystemExit, match=r"no wheelhouse was made: .*Permission denied"):
+        wheelhouse.main()
+    assert contents(dist) == before
 
 
 # What goes in.
