@@ -2,8 +2,14 @@
 
 The state's signature is a fixed point, the objective and the caller only see the dtypes and weak
 types of the user's params, and the solver works: values stay finite and fall.
+
+Types are settled when JAX traces, which is quick, so the full product of solvers, trees and modes
+is traced. What has to be compiled and run is chosen: every solver runs with every tree once, in the
+modes by turns, so that each pair of the three factors occurs. Steps outside of ``jit`` compile
+every operation by itself; there each tree and each solver is seen in each mode.
 """
 
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +19,6 @@ import pytest
 from trees import ONLY_WITH_X64, TREES, dtypes, objective, signature
 
 import optax_ls
-from optax_ls.testing import assert_stable_state
 
 pytestmark = pytest.mark.runtime
 
@@ -40,102 +45,126 @@ KEEPS_GRADIENT = SOLVERS.keys() - {"lbfgs_no_search", "sgd_backtracking"}
 
 
 class Case(NamedTuple):
-    name: str
-    params: Any
+    solver: str
+    tree: str
     x64: bool
 
-    @property
-    def solver(self):
-        return SOLVERS[self.name]
+    def __str__(self):
+        return f"{self.solver}-{self.tree}-{'x64' if self.x64 else 'x32'}"
 
 
-class Outcome(NamedTuple):
-    """What a scan of a solver left behind."""
-
-    params: Any
-    values: np.ndarray
-    seen: list[Any]
-    updates: Any
+def modes(tree):
+    return (True,) if tree in ONLY_WITH_X64 else (False, True)
 
 
-CASES = [
-    (solver, tree, x64)
-    for x64 in (False, True)
-    for tree in TREES
-    for solver in SOLVERS
-    if x64 or tree not in ONLY_WITH_X64
+def in_turn(choices, turn):
+    return list(choices)[turn % len(choices)]
+
+
+ALL = [Case(name, tree, x64) for tree in TREES for x64 in modes(tree) for name in SOLVERS]
+COMPILED = [
+    Case(name, tree, in_turn(modes(tree), i + j))
+    for i, name in enumerate(SOLVERS)
+    for j, tree in enumerate(TREES)
+]
+STEPPED = [
+    Case(in_turn(SOLVERS, 2 * j + x64), tree, x64)
+    for j, tree in enumerate(TREES)
+    for x64 in modes(tree)
 ]
 
 
-@pytest.fixture(
-    scope="module",
-    params=CASES,
-    ids=[f"{solver}-{tree}-{'x64' if x64 else 'x32'}" for solver, tree, x64 in CASES],
-)
-def case(request, enable_x64):
-    solver, tree, x64 = request.param
-    with enable_x64(x64):
-        return Case(solver, TREES[tree](), x64)
+def each(cases):
+    return pytest.mark.parametrize("case", cases, ids=str)
 
 
-@pytest.fixture(scope="module")
-def outcome(case, enable_x64):
-    seen, updates_seen = [], []
-    solver = case.solver
+class Program:
+    """A step of a solver and a scan of it, which note the types that they meet when traced."""
 
-    def recorded(params):
-        seen.append(signature(params))
+    def __init__(self, case):
+        self.params, self.solver = TREES[case.tree](), SOLVERS[case.solver]
+        self.seen: list[Any] = []
+        self.updates: list[Any] = []
+        self.stepped: list[Any] = []
+        self.states: list[Any] = []
+        self.from_state = None
+        if case.solver in KEEPS_GRADIENT:
+            self.from_state = optax_ls.value_and_grad_from_state(self.objective)
+
+    def objective(self, params):
+        self.seen.append(signature(params))
         return objective(params)
 
-    from_state = optax_ls.value_and_grad_from_state(recorded)
+    def init(self, params):
+        return self.noted(self.solver.init(params))
 
-    def step(carry, _):
+    def noted(self, state):
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+        self.states.append(signature(state))
+        return state
+
+    def step(self, carry, _=None):
         params, state = carry
-        if case.name in KEEPS_GRADIENT:
-            value, grad = from_state(params, state=state)
+        if self.from_state:
+            value, grad = self.from_state(params, state=state)
         else:
-            value, grad = jax.value_and_grad(recorded)(params)
+            value, grad = jax.value_and_grad(self.objective)(params)
         grad = optax_ls.tree.conj(grad)
-        updates, state = solver.update(
-            grad, state, params, value=value, grad=grad, value_fn=recorded
+        updates, state = self.solver.update(
+            grad, state, params, value=value, grad=grad, value_fn=self.objective
         )
-        updates_seen.append(dtypes(updates))
-        return (optax_ls.apply_updates(params, updates), state), value
+        params = optax_ls.apply_updates(params, updates)
+        self.updates.append(dtypes(updates))
+        self.stepped.append(signature(params))
+        return (params, self.noted(state)), value
 
-    def run(params):
-        carry = params, solver.init(params)
-        (params, _), values = jax.lax.scan(step, carry, length=STEPS)
+    def scan(self, params):
+        (params, _), values = jax.lax.scan(self.step, (params, self.init(params)), length=STEPS)
         return params, jnp.append(values, objective(params))
 
+    def assert_types_stay(self):
+        first, of_user = self.states[0], signature(self.params)
+        assert len(self.states) > 1
+        assert set(self.states) == {first}
+        assert set(self.seen) == {of_user}
+        assert set(self.stepped) == {of_user}
+        assert all(updates == dtypes(self.params) for updates in self.updates)
+
+
+def pairs(cases):
+    return {pair for case in cases for pair in combinations(case._asdict().items(), 2)}
+
+
+def test_every_pair_of_factors_is_compiled():
+    assert pairs(COMPILED) == pairs(ALL)
+
+
+def test_every_tree_and_every_solver_is_stepped_in_each_mode():
+    assert {pair for pair in pairs(ALL) if pair[1][0] == "x64"} <= pairs(STEPPED)
+
+
+@each(ALL)
+def test_types_do_not_change_in_a_scan(case, enable_x64):
     with enable_x64(case.x64):
-        params, values = jax.jit(run)(case.params)
-        return Outcome(params, np.asarray(values, np.float64), seen, updates_seen[-1])
+        program = Program(case)
+        jax.eval_shape(program.scan, program.params)
+        program.assert_types_stay()
 
 
-def test_state_signature_is_a_fixed_point(case, enable_x64):
+@each(COMPILED)
+def test_values_stay_finite_and_fall_in_a_scan(case, enable_x64):
     with enable_x64(case.x64):
-        # If the first update keeps the types of init, every update does.
-        assert_stable_state(case.solver, case.params, objective, steps=1)
+        program = Program(case)
+        params, values = jax.jit(program.scan)(program.params)
+        assert signature(params) == signature(program.params)
+        values = np.asarray(values, np.float64)
+    assert np.isfinite(values).all(), values
+    assert values[-1] < values[0]
 
 
-def test_values_stay_finite_in_a_scan(outcome):
-    assert np.isfinite(outcome.values).all(), outcome.values
-
-
-def test_value_falls_in_a_scan(outcome):
-    assert outcome.values[-1] < outcome.values[0]
-
-
-def test_objective_is_called_with_dtypes_and_weak_types_of_the_user(case, outcome, enable_x64):
+@each(STEPPED)
+def test_types_do_not_change_in_steps_outside_of_jit(case, enable_x64):
     with enable_x64(case.x64):
-        assert set(outcome.seen) == {signature(case.params)}
-
-
-def test_updates_have_dtypes_of_the_user(case, outcome, enable_x64):
-    with enable_x64(case.x64):
-        assert outcome.updates == dtypes(case.params)
-
-
-def test_params_keep_their_signature_through_a_scan(case, outcome, enable_x64):
-    with enable_x64(case.x64):
-        assert signature(outcome.params) == signature(case.params)
+        program = Program(case)
+        program.step((program.params, program.init(program.params)))
+        program.assert_types_stay()
