@@ -190,7 +190,7 @@ def run(
 
     Args:
         core: the line search.
-        evaluate: the objective, with the conjugate of its gradient.
+        evaluate: the objective.
         state: where to begin.
         limits: when to stop.
         history: to be filled, or None.

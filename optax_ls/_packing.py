@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import tree
 from ._objective import Evaluation
 from ._trial import MinimizeState
 
@@ -107,15 +106,11 @@ class Packing:
     def packed_evaluation(
         self, evaluate: Callable[[Any], Evaluation]
     ) -> Callable[[list[jax.Array]], Evaluation]:
-        """The objective as a function of packed params, with the conjugate of its gradient packed.
-
-        Args:
-            evaluate: the objective, a function of trees.
-        """
+        """The objective, a function of trees, as one of packed params with a packed gradient."""
 
         def of_packed(packed: list[jax.Array]) -> Evaluation:
             found = evaluate(self.unpack(packed))
-            return found._replace(grad=self.pack(tree.conj(found.grad)))
+            return found._replace(grad=self.pack(found.grad))
 
         return of_packed
 

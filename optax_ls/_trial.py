@@ -143,7 +143,7 @@ def attempt(
     step, params = next_trial(core, state)
     found = evaluate(params)
     value, aux = _numerics.keep_types((found.value, found.aux), (state.value, state.aux))
-    grad = tree.cast_like(found.grad, state.memory.updates)
+    grad = tree.cast_like(tree.conj(found.grad), state.memory.updates)
     grad_norm, size, length = _reductions.maxima((grad, params, state.direction), dtype)
     finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & jnp.isfinite(size)
     # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
