@@ -98,9 +98,9 @@ def _turned(
     pair = tree.sub(arrival.params, old.params), tree.sub(arrival.grad, old.updates)
 
     def propose() -> Any:
-        allowed_here = allowed & mask
+        flags, scale = (allowed & mask, forget), _direction.generous_scale
         return _direction.propose(
-            old, arrival.grad, *pair, allowed_here, forget, values, factor=-1.0
+            old, arrival.grad, *pair, *flags, values, scale=scale, factor=-1.0
         )
 
     # In a branch, so that all has been read before the rows are written: then they are written in

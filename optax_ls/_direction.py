@@ -24,6 +24,7 @@ beside g' such a difference has lost digits, and the sweep is made.
 All inner products are real: a complex vector counts as the real one of twice its length.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 import chex
@@ -72,8 +73,10 @@ def norm(g: Any, dtype: Any, square: Optional[jax.Array] = None) -> Any:
 _LONG_ENOUGH = 1 / 4
 # By which part of itself <s, y> may become smaller or larger, and which change is not worth a sweep
 # over the memory.
-_LEAST_BEND, _MOST_BEND = -0.5, 2.0
+_LEAST_BEND, _MOST_BEND = -0.7, 5.0
 _SLIGHT_BEND = 0.1
+# Of how many pairs the factor of the identity is the largest.
+_RECENT = 3
 # How much larger than their rounding values must change to say anything about a curvature.
 _VISIBLE = 1000
 
@@ -258,7 +261,7 @@ def scale_of_newest_pair(weights_memory: jax.Array, gram_y: jax.Array, num_pairs
     return 1 / (weights_memory[newest] * gram_y[newest, newest])
 
 
-def initial_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
+def scale_by_newest_pair(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
     """The factor gamma of the identity: <s, y> / <y, y> of the newest pair (N&W eq. 7.20).
 
     Without pairs it is what makes the first step no longer than 1.
@@ -266,6 +269,29 @@ def initial_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.
     older = scale_of_newest_pair(lesson.weights_memory, lesson.gram_y, lesson.num_pairs)
     of_pairs = jnp.where(lesson.good, products.new_sy / products.new_yy, older)
     return jnp.where(lesson.num_pairs > 0, of_pairs, jnp.minimum(1, 1 / g_norm))
+
+
+def generous_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
+    """A larger gamma, with which fewer first steps turn out too short.
+
+    It is the largest of <s, y> / <y, y> for the last three pairs and, for a pair that is new, the
+    geometric mean of that and |s| / |y|. Without pairs it is what makes the step no longer than 1,
+    nor than twice the last one.
+    """
+    size = len(lesson.weights_memory)
+    recent = (lesson.num_pairs - 1 - jnp.arange(min(_RECENT, size))) % size
+    rho, yy = lesson.weights_memory[recent], lesson.gram_y[recent, recent]
+    of_pairs = jnp.max(jnp.where(rho != 0, 1 / (rho * yy), 0))
+    ss, sy, yy = products.new_ss, products.new_sy, products.new_yy
+    of_new = jnp.sqrt(sy / yy * jnp.sqrt(ss / yy))
+    of_pairs = jnp.where(lesson.good, jnp.maximum(of_pairs, of_new), of_pairs)
+    longest = jnp.where(ss > 0, jnp.minimum(1, 2 * jnp.sqrt(ss)), 1)
+    return jnp.where(lesson.num_pairs > 0, of_pairs, jnp.minimum(1, longest / g_norm))
+
+
+def no_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
+    """The gamma that leaves the identity as it is: 1."""
+    return jnp.ones_like(g_norm)
 
 
 def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) -> Any:
@@ -303,8 +329,8 @@ def propose(
     forget: chex.Numeric = False,
     values: Optional[Any] = None,
     *,
+    scale: Callable[[Lesson, Products, jax.Array], jax.Array] = scale_by_newest_pair,
     factor: float = 1.0,
-    fitted: bool = True,
 ) -> tuple[Any, Lesson]:
     """H g with the pair in the memory, times a factor, and what is to be written there.
 
@@ -316,15 +342,14 @@ def propose(
         allowed: bool, whether the pair may enter if it has curvature.
         forget: bool, whether the older pairs are dropped.
         values: the objective at both ends of the pair, to bend y by; None leaves it.
+        scale: gives the factor gamma of the identity, of lesson, products and |g|.
         factor: of H g.
-        fitted: whether the factor of the identity is to fit the newest pair; else it is 1.
     """
 
     def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
         *flags, g_norm = rest
         lesson = learn(numbers, products, *flags)
-        gamma = initial_scale(lesson, products, g_norm) if fitted else jnp.ones_like(g_norm)
-        weights = weigh(lesson, gamma)
+        weights = weigh(lesson, scale(lesson, products, g_norm))
         return lesson, Weights(*(factor * weight for weight in weights))
 
     none: dict[str, Any] = dict.fromkeys(

@@ -57,6 +57,8 @@ def scale_by_lbfgs(
         _checks.float_leaves("params", params)
         return _memory.start(params, memory_size)
 
+    scale = _direction.scale_by_newest_pair if scale_init_precond else _direction.no_scale
+
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         if params is None:
             raise ValueError("scale_by_lbfgs needs params: call update(updates, state, params)")
@@ -75,7 +77,7 @@ def scale_by_lbfgs(
 
         def propose() -> Any:
             allowed = state.count > 0
-            return _direction.propose(state, g, s, y, allowed, fitted=scale_init_precond)
+            return _direction.propose(state, g, s, y, allowed, scale=scale)
 
         # In a branch, so that all has been read before the rows are written: then a loop writes
         # them in place. The compiler cannot know that a counter is never negative.

@@ -17,8 +17,11 @@ Deviations from the paper, with their reasons:
   differences have digits that sums would round away.
 * A step where value or slope is not finite becomes a ceiling: later steps stay below.
 * A search that fails ends at its best step of sufficient decrease.
-* After a step where phi is beyond all measure, the next is not as short as the cubic says: it stays
-  off the best step by a thousandth of the interval, where there is something to be seen.
+* Next to a step where phi is beyond all measure a cubic ends where it begins. So within an interval
+  the next step stays off the best one by a thousandth of its length, where there is something to
+  be seen.
+* A search ends where rounding makes one point of two steps: phi' is the same at both, to the bit,
+  and phi says nothing.
 """
 
 import dataclasses
@@ -31,7 +34,7 @@ import jax.numpy as jnp
 from . import _checks, _line, _numerics
 from ._line import Point
 
-# How near to the best step, relative to the interval, a step may come after one much too long.
+# How near to the best step, relative to the interval, a step may come.
 _NEAREST_INTERPOLATION = 1e-3
 # How far beyond the last step the next may lie while the interval grows (eq. 4.6 has the second
 # for the paper's numerical results), and by what an interval must shrink in two trials (page 291).
@@ -158,7 +161,8 @@ class MoreThuente:
         )
 
         num_steps = _numerics.increment(state.num_steps)
-        failed = ~good & ((num_steps >= self.max_steps) | self._stuck(moved, trial, decreased))
+        hopeless = self._stuck(moved, trial, decreased) | self._same(state, value, trial)
+        failed = ~good & ((num_steps >= self.max_steps) | hopeless)
         # A failed search takes its best step of sufficient decrease; if there is none the last
         # one, unless phi is not finite there.
         fallback = jnp.where(best.step > 0, best.step, jnp.where(finite, trial.step, 0))
@@ -176,13 +180,15 @@ class MoreThuente:
 
     def _difference(self, state: MoreThuenteState, value: jax.Array, slope: jax.Array) -> jax.Array:
         """The value less phi(0), or where rounding drowns that what the slopes say it should be."""
-        difference = value - state.value_init
+        trapezoid = state.step * (state.start.slope + slope) / 2
+        return jnp.where(self._drowned(state, value), trapezoid, value - state.value_init)
+
+    def _drowned(self, state: MoreThuenteState, value: jax.Array) -> jax.Array:
+        """Whether the value differs from phi(0) by no more than rounding."""
         rtol = self.noise_rtol
         if rtol is None:
             rtol = 256 * _numerics.finfo(value.dtype).eps
-        drowned = jnp.abs(difference) < rtol * jnp.abs(state.value_init)
-        trapezoid = state.step * (state.start.slope + slope) / 2
-        return jnp.where(drowned, trapezoid, difference)
+        return jnp.abs(value - state.value_init) < rtol * jnp.abs(state.value_init)
 
     def _narrow(self, state: MoreThuenteState, trial: Point) -> MoreThuenteState:
         """The interval with ``trial`` in it, and the next step (sections 2 to 4)."""
@@ -211,6 +217,9 @@ class MoreThuente:
         width = jnp.abs(new_high.step - new_low.step)
         halfway = new_low.step + (new_high.step - new_low.step) / 2
         too_wide = bracketed & (width >= _SHRINKAGE * state.width_before)
+        least = _NEAREST_INTERPOLATION * (new_high.step - new_low.step)
+        too_near = bracketed & (jnp.abs(step - new_low.step) < jnp.abs(least))
+        step = jnp.where(too_near, new_low.step + least, step)
         step = jnp.minimum(jnp.where(too_wide, halfway, step), self._largest_step)
         step = jnp.where(step >= state.ceiling, (new_low.step + state.ceiling) / 2, step)
         return state._replace(
@@ -236,6 +245,11 @@ class MoreThuente:
         at_limit = decreased & (trial.step >= self._largest_step)
         nowhere = ~jnp.isfinite(state.step) | (state.step == state.low.step)
         return (state.bracketed & (outside | short)) | at_limit | nowhere
+
+    def _same(self, state: MoreThuenteState, value: jax.Array, trial: Point) -> jax.Array:
+        """Whether rounding has made one point of the trial and an end of the interval."""
+        ends = (trial.slope == state.low.slope) | (trial.slope == state.high.slope)
+        return state.bracketed & ends & self._drowned(state, value)
 
     def diagnose(self, state: MoreThuenteState) -> list[tuple[Any, str, dict[str, Any]]]:
         """What to print of a failed search: conditions, messages and their fields."""
@@ -285,8 +299,6 @@ def _next_step(
     parabola = _line.parabola_minimum(x, p)
     nearer = jnp.abs(cubic - x.step) < jnp.abs(parabola - x.step)
     case_1 = jnp.where(nearer, cubic, cubic + (parabola - cubic) / 2)
-    least = _NEAREST_INTERPOLATION * (p.step - x.step)
-    case_1 = jnp.where(jnp.abs(case_1 - x.step) >= jnp.abs(least), case_1, x.step + least)
 
     # Case 2: a lower value, a slope of the other sign. The minimum of the cubic or of the secant,
     # whichever is farther from the trial.

@@ -88,3 +88,23 @@ def test_state_has_its_own_class():
     state = optax_ls.scale_by_more_thuente_linesearch(5).init(jnp.ones(2))
     assert isinstance(state, optax_ls.ScaleByMoreThuenteLinesearchState)
     assert isinstance(state.info, optax_ls.MoreThuenteLinesearchInfo)
+
+
+def test_search_ends_where_rounding_makes_one_point_of_two_steps():
+    def narrow_valley(p):
+        x, y = p
+        return x + 1e6 * (x**2 + y**2 - 1) ** 2
+
+    start = jnp.array([1.1, 0.1], jnp.float32)
+    result = optax_ls.minimize(narrow_valley, start, max_linesearch_steps=1000)
+    assert result.status == optax_ls.MinimizeStatus.VALUE_SETTLED
+    assert result.num_evals < 30
+
+
+@pytest.mark.parametrize("height", [1e6, 1e10, 1e14])
+def test_wall_does_not_keep_the_search_from_going_on(height):
+    def phi(x):
+        return -x - x**2 + height * jnp.maximum(x - 0.3, 0) ** 2
+
+    state, _ = search_along(phi, curv_rtol=0.45)
+    assert 0.1 < state.learning_rate < 0.31

@@ -1,0 +1,54 @@
+"""The factor of the identity in the direction of minimize: H v where the memory knows nothing."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from optax_ls import _direction, _memory
+
+SIZE, MEMORY = 8, 4
+UNKNOWN = jnp.zeros(SIZE).at[-1].set(1.0)  # no pair below has a part of this
+
+
+def unit(i, length=1.0):
+    return jnp.zeros(SIZE).at[i].set(length)
+
+
+def factor_after(pairs, g=UNKNOWN):
+    """The factor of ``g``, orthogonal to all pairs, in the direction after the last of them."""
+    state = _memory.start(jnp.zeros(SIZE), MEMORY)
+    for s, y in pairs:
+        direction, lesson = _direction.propose(
+            state, g, s, y, scale=_direction.generous_scale, factor=-1.0
+        )
+        state = _memory.write(state, s, y, lesson)
+    return float(-direction[-1] / g[-1])
+
+
+@pytest.mark.parametrize(
+    ("curvatures", "expected"),
+    [
+        ([4.0], 1 / 4),
+        ([2.0, 4.0], 1 / 2),
+        ([4.0, 2.0, 8.0], 1 / 2),
+        ([1.0, 4.0, 2.0, 8.0], 1 / 2),  # the first is too long ago
+        ([1.0, 1.0, 4.0, 2.0, 8.0, 16.0], 1 / 2),  # and the ring has turned
+    ],
+)
+def test_factor_is_the_largest_of_the_last_three_pairs(curvatures, expected):
+    pairs = [(unit(i), unit(i, c)) for i, c in enumerate(curvatures)]
+    assert factor_after(pairs) == pytest.approx(expected)
+
+
+def test_new_pair_counts_by_lengths_too():
+    s, y = unit(0), unit(0) + unit(1)
+    by_curvature, by_lengths = 1 / 2, 1 / np.sqrt(2)
+    assert factor_after([(s, y)]) == pytest.approx(np.sqrt(by_curvature * by_lengths))
+
+
+@pytest.mark.parametrize(("last", "longest"), [(0.125, 0.25), (100.0, 1.0)])
+def test_without_pairs_the_step_is_no_longer_than_twice_the_last(last, longest):
+    negative_curvature = unit(0, last), unit(0, -1.0)
+    for length in (1e-3, 1.0, 1e3):
+        step = factor_after([negative_curvature], length * UNKNOWN) * length
+        assert step == pytest.approx(min(longest, length))
