@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 FILE = Path(__file__).parent / "golden.json"
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
+LARGEST_DRIFT = {"float32": 2.0**20, "float64": 2.0**34}  # in units of rounding
 # What XLA compiles for; `flags` must not allow more than the first of them.
 VECTOR_EXTENSIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "sve", "sve2", "asimd")
 DECIDE_ABOUT_BITS = ("jax", "jaxlib", "machine", "extensions", "flags")
@@ -96,9 +97,10 @@ def short_digest_of_bits(runs):
 def allowed_drift(iteration, dtype):
     """How far the value after so many iterations may be from the golden one, over the first value.
 
-    It doubles from iteration to iteration, to 2e-10 in float64 and 0.1 in float32.
+    It grows fourfold from iteration to iteration, to 4e-6 in float64 and 0.1 in float32: on an
+    ill-conditioned problem L-BFGS magnifies rounding until half of the digits are gone.
     """
-    return EPS[dtype] * min(32 * 2.0**iteration, 2.0**20)
+    return EPS[dtype] * min(32 * 4.0**iteration, LARGEST_DRIFT[dtype])
 
 
 class Drift(NamedTuple):
