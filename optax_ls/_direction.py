@@ -255,18 +255,20 @@ def weigh(lesson: Lesson, gamma: jax.Array) -> Weights:
     return Weights(gamma, of_s, of_y, new_s + lesson.bend * new_y, new_y)
 
 
-def scale_of_newest_pair(weights_memory: jax.Array, gram_y: jax.Array, num_pairs: Any) -> Any:
-    """<s, y> / <y, y> of the pair that entered last; without meaning if there is none."""
-    newest = (num_pairs - 1) % len(weights_memory)
-    return 1 / (weights_memory[newest] * gram_y[newest, newest])
+def scales_of_newest(weights_memory: jax.Array, gram_y: jax.Array, num_pairs: Any, k: int) -> Any:
+    """<s, y> / <y, y> of the last k pairs, the newest first; zero where there is none."""
+    size = len(weights_memory)
+    slots = (num_pairs - 1 - jnp.arange(min(k, size))) % size
+    rho, yy = weights_memory[slots], gram_y[slots, slots]
+    return jnp.where(rho != 0, 1 / (rho * yy), 0)
 
 
-def scale_by_newest_pair(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
+def fitted_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
     """The factor gamma of the identity: <s, y> / <y, y> of the newest pair (N&W eq. 7.20).
 
     Without pairs it is what makes the first step no longer than 1.
     """
-    older = scale_of_newest_pair(lesson.weights_memory, lesson.gram_y, lesson.num_pairs)
+    older = scales_of_newest(lesson.weights_memory, lesson.gram_y, lesson.num_pairs, 1)[0]
     of_pairs = jnp.where(lesson.good, products.new_sy / products.new_yy, older)
     return jnp.where(lesson.num_pairs > 0, of_pairs, jnp.minimum(1, 1 / g_norm))
 
@@ -278,10 +280,8 @@ def generous_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax
     geometric mean of that and |s| / |y|. Without pairs it is what makes the step no longer than 1,
     nor than twice the last one.
     """
-    size = len(lesson.weights_memory)
-    recent = (lesson.num_pairs - 1 - jnp.arange(min(_RECENT, size))) % size
-    rho, yy = lesson.weights_memory[recent], lesson.gram_y[recent, recent]
-    of_pairs = jnp.max(jnp.where(rho != 0, 1 / (rho * yy), 0))
+    recent = scales_of_newest(lesson.weights_memory, lesson.gram_y, lesson.num_pairs, _RECENT)
+    of_pairs = jnp.max(recent)
     ss, sy, yy = products.new_ss, products.new_sy, products.new_yy
     of_new = jnp.sqrt(sy / yy * jnp.sqrt(ss / yy))
     of_pairs = jnp.where(lesson.good, jnp.maximum(of_pairs, of_new), of_pairs)
@@ -329,7 +329,7 @@ def propose(
     forget: chex.Numeric = False,
     values: Optional[Any] = None,
     *,
-    scale: Callable[[Lesson, Products, jax.Array], jax.Array] = scale_by_newest_pair,
+    scale: Callable[[Lesson, Products, jax.Array], jax.Array] = fitted_scale,
     factor: float = 1.0,
 ) -> tuple[Any, Lesson]:
     """H g with the pair in the memory, times a factor, and what is to be written there.

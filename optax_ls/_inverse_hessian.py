@@ -104,8 +104,9 @@ def inverse_hessian(state: Any) -> InverseHessian:
             "the state holds no memory of L-BFGS: give inverse_hessian the result of minimize, or "
             f"the state of lbfgs, not {type(state).__name__}"
         )
-    newest = memory.weights_memory, memory.gram_y, memory.num_pairs
-    gamma = jnp.where(memory.num_pairs > 0, _direction.scale_of_newest_pair(*newest), 1)
+    pairs = memory.weights_memory, memory.gram_y, memory.num_pairs
+    (newest,) = _direction.scales_of_newest(*pairs, 1)
+    gamma = jnp.where(memory.num_pairs > 0, newest, 1)
     rho, inverse_r = memory.weights_memory, memory.inverse_r
     curvature = jnp.diag(jnp.where(rho != 0, 1 / rho, 0))
     middle = inverse_r.T @ (curvature + gamma * memory.gram_y) @ inverse_r

@@ -57,7 +57,7 @@ def scale_by_lbfgs(
         _checks.float_leaves("params", params)
         return _memory.start(params, memory_size)
 
-    scale = _direction.scale_by_newest_pair if scale_init_precond else _direction.no_scale
+    scale = _direction.fitted_scale if scale_init_precond else _direction.no_scale
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         if params is None:

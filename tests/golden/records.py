@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 FILE = Path(__file__).parent / "golden.json"
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
-LARGEST_DRIFT = {"float32": 2.0**20, "float64": 2.0**34}  # in units of rounding
+# This run has the minimum to 2e-7 after thirteen iterations; then a change of the start of 2e-16,
+# on one machine with one JAX, becomes one of 4e-8 in the values.
+MAGNIFIES = {"stiff_quadratic; minimize; float64": 2.0**14}
 # What XLA compiles for; `flags` must not allow more than the first of them.
 VECTOR_EXTENSIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "sve", "sve2", "asimd")
 DECIDE_ABOUT_BITS = ("jax", "jaxlib", "machine", "extensions", "flags")
@@ -94,13 +96,14 @@ def short_digest_of_bits(runs):
     return hashlib.sha256(encoded({}, dict(sorted(runs.items()))).encode()).hexdigest()[:12]
 
 
-def allowed_drift(iteration, dtype):
+def allowed_drift(name, iteration):
     """How far the value after so many iterations may be from the golden one, over the first value.
 
-    It grows fourfold from iteration to iteration, to 4e-6 in float64 and 0.1 in float32: on an
-    ill-conditioned problem L-BFGS magnifies rounding until half of the digits are gone.
+    It doubles from iteration to iteration, to 2e-10 in float64 and 0.1 in float32, but for the runs
+    of ``MAGNIFIES``.
     """
-    return EPS[dtype] * min(32 * 4.0**iteration, LARGEST_DRIFT[dtype])
+    dtype = name.rsplit("; ", 1)[1]
+    return EPS[dtype] * min(32 * 2.0**iteration, 2.0**20) * MAGNIFIES.get(name, 1.0)
 
 
 class Drift(NamedTuple):
@@ -121,11 +124,10 @@ class Drift(NamedTuple):
 
 def drift(name, golden, run):
     """Compares a run, named "problem; solver; dtype", with its golden one."""
-    dtype = name.rsplit("; ", 1)[1]
     start = abs(golden[0][0])
     pairs = zip(as_it_stands(golden[0]), as_it_stands(run[0]), strict=True)
     differences = [math.inf if math.isnan(a - b) else abs(a - b) / start for a, b in pairs]
-    excess = [d / allowed_drift(k, dtype) for k, d in enumerate(differences)]
+    excess = [d / allowed_drift(name, k) for k, d in enumerate(differences)]
     largest = max(differences)
     return Drift(as_bits(golden) == as_bits(run), largest, differences.index(largest), max(excess))
 
