@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Optional
 import jax
 import jax.numpy as jnp
 
-from . import _direction, _lanes, _memory, _numerics, _reductions, _stopping, _trial, tree
+from . import _direction, _lanes, _memory, _numerics, _reductions, _scale, _stopping, _trial, tree
 from ._engine import LinesearchCore
 from ._objective import Evaluation
 from ._result import History, MinimizeStatus
@@ -78,16 +78,21 @@ def _not_at_trial(
 
 
 class _Turn(NamedTuple):
-    """What a trip that ends a search changes: the memory with the iterate, and the direction."""
+    """What a trip that ends a search changes, beside the iterate.
+
+    Attributes:
+        memory: without params and gradient, which belong to the iterate.
+        direction: tree like the params.
+    """
 
     memory: _memory.ScaleByLBFGSState
     direction: Any
-    aux: Any
 
 
 def _turned(
     mask: Any,
     turn: _Turn,
+    iterate: _Point,
     arrival: _Point,
     values: tuple[jax.Array, jax.Array],
     flags: tuple[jax.Array, jax.Array],
@@ -95,10 +100,10 @@ def _turned(
 ) -> _Turn:
     """The turn at ``arrival``: the memory learns the pair and gives a new direction."""
     old, (allowed, forget) = turn.memory, flags
-    pair = tree.sub(arrival.params, old.params), tree.sub(arrival.grad, old.updates)
+    pair = tree.sub(arrival.params, iterate.params), tree.sub(arrival.grad, iterate.grad)
 
     def propose() -> Any:
-        flags, scale = (allowed & mask, forget), _direction.generous_scale
+        flags, scale = (allowed & mask, forget), _scale.generous
         return _direction.propose(
             old, arrival.grad, *pair, *flags, values, scale=scale, factor=-1.0
         )
@@ -115,16 +120,15 @@ def _turned(
         mask, (lesson.s_dot_g, lesson.y_dot_g), (old.s_dot_g, old.y_dot_g)
     )
     lesson = lesson._replace(s_dot_g=s_dot_g, y_dot_g=y_dot_g)
-    rows = old.diff_params_memory, old.diff_updates_memory
-    rows = _lanes.once(lesson.good, _memory.with_pair, rows, pair, lesson.slot, lesson.bend)
-    memory = _memory.with_rows(old, rows, lesson)
+    stacks = _lanes.once(lesson.good, _memory.with_pair, _memory.Stacks.of(old), pair, lesson)
+    memory = _memory.with_stacks(old, stacks, lesson)
     downhill = _lanes.once(restart, _steepest_descent, downhill, arrival.params, arrival.grad)
-    params, grad, direction, aux = tree.where(
-        mask,
-        (arrival.params, arrival.grad, downhill, arrival.aux),
-        (old.params, old.updates, turn.direction, turn.aux),
-    )
-    return _Turn(memory._replace(params=params, updates=grad), direction, aux)
+    return _Turn(memory, tree.where(mask, downhill, turn.direction))
+
+
+def _arrived(mask: Any, iterate: _Point, arrival: _Point) -> _Point:
+    there: _Point = tree.where(mask, arrival, iterate)
+    return there
 
 
 def _advance(
@@ -159,19 +163,29 @@ def _advance(
     # the end.
     forget = verdict.moved & (state.watch.restarted | verdict.restart)
     allowed = verdict.moved & ~verdict.restart & (state.num_evals > 0)
+    none: dict[str, Any] = {"params": None, "updates": None}
     turn = _lanes.once(
         verdict.turned,
         _turned,
-        _Turn(state.memory, state.direction, state.aux),
+        _Turn(state.memory._replace(**none), state.direction),
+        iterate,
         arrival,
         (state.value, verdict.state.value),
         (allowed, forget),
         verdict.restart,
     )
-    count = _numerics.add_counters(jnp.asarray(state.memory.count), verdict.moved)
+    # Apart from the turn, which still reads where it comes from, and visibly after it: that no
+    # counter is negative the compiler cannot know.
+    moved = verdict.moved & (turn.memory.num_pairs >= 0)
+    iterate = _lanes.once(moved, _arrived, iterate, arrival)
+    memory = turn.memory._replace(
+        params=iterate.params,
+        updates=iterate.grad,
+        count=_numerics.add_counters(jnp.asarray(state.memory.count), verdict.moved),
+    )
     new = verdict.state._replace(
-        memory=turn.memory._replace(count=count),
-        aux=turn.aux,
+        memory=memory,
+        aux=iterate.aux,
         direction=turn.direction,
         best=verdict.state.best._replace(grad=best_grad, aux=best_aux),
     )

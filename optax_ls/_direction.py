@@ -13,9 +13,13 @@ R^-1 and Y'Y are kept in the state. Written by slot of the ring instead of by ag
 triangular matrix with rows and columns permuted alike, and a new pair changes only its own row
 and column:
 
-* dropping the oldest pair drops a first row and column of R, and so of R^-1: zero them;
+* dropping the oldest pair drops a first row and column of R, and so of R^-1;
 * adding a newest pair adds a last column r, with <s, y> at its end, to R. In the inverse that is
   the column -R^-1 r / <s, y>, with 1 / <s, y> at its end.
+
+Only that row and column are ever written, and only after all products have been taken: until then
+H is computed from the matrices without the pair, and from its column and row. What stands in rows
+and columns of empty slots is finite, and always met by a zero.
 
 The products of the memory with a new y = g' - g are the differences of its products with g' and g,
 as Byrd, Nocedal & Schnabel have it, so that a sweep over the memory is saved. Where y is short
@@ -24,14 +28,13 @@ beside g' such a difference has lost digits, and the sweep is made.
 All inner products are real: a complex vector counts as the real one of twice its length.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from . import _lanes, _memory, _numerics, _reductions, tree
+from . import _lanes, _memory, _numerics, _reductions, _scale, tree
 from ._memory import Lesson, ScaleByLBFGSState
 
 
@@ -65,7 +68,12 @@ def norm(g: Any, dtype: Any, square: Optional[jax.Array] = None) -> Any:
         multiple = tree.scale(small, wide)
         return jnp.sqrt(_reductions.inner(multiple, multiple, dtype)) / small
 
-    return jax.lax.cond(jnp.isinf(square), of_small_multiple, lambda: jnp.sqrt(square))
+    overflows = jnp.isinf(square)
+    return jax.lax.cond(
+        _lanes.any_lane(overflows),
+        lambda: jnp.where(overflows, of_small_multiple(), jnp.sqrt(square)),
+        lambda: jnp.sqrt(square),
+    )
 
 
 # A change of the gradient that is shorter than this part of it has lost digits in products that are
@@ -75,8 +83,6 @@ _LONG_ENOUGH = 1 / 4
 # over the memory.
 _LEAST_BEND, _MOST_BEND = -0.7, 5.0
 _SLIGHT_BEND = 0.1
-# Of how many pairs the factor of the identity is the largest.
-_RECENT = 3
 # How much larger than their rounding values must change to say anything about a curvature.
 _VISIBLE = 1000
 
@@ -190,29 +196,32 @@ def learn(
     """
     slots = jnp.arange(state.weights_memory.shape[0])
     slot = jnp.where(forget, 0, state.num_pairs) % len(slots)
-    s_y, y_y = products.s_y, products.y_y
-    old = (state.weights_memory != 0) & ~jnp.asarray(forget)
-    known = jnp.where(old, jnp.isfinite(s_y) & jnp.isfinite(y_y), True)
-    good = jnp.asarray(allowed) & _has_curvature(products) & jnp.all(known)
-    here = good & (slots == slot)  # where the pair enters: one at most is true
+    rho, new = state.weights_memory, slots == slot
+    old = (rho != 0) & ~jnp.asarray(forget)
+    older = old & ~new
+    may_enter = jnp.asarray(allowed) & _has_curvature(products)
+    sy = jnp.where(may_enter, products.new_sy, 1)
+    column = jnp.where(older, -_dot(state.inverse_r, jnp.where(older, products.s_y, 0)) / sy, 0)
+    y_y = jnp.where(older, products.y_y, 0)
+    good = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(y_y))
 
-    kept = old & ~here
-    inverse_r = jnp.where(kept[:, None] & kept, state.inverse_r, 0)
-    column = -_dot(inverse_r, jnp.where(kept, s_y, 0))
-    column = jnp.where(here, 1, column) / jnp.where(good, products.new_sy, 1)
-    y_y = jnp.where(here, products.new_yy, jnp.where(kept, y_y, 0))
-    gram_y = jnp.where(kept[:, None] & kept, state.gram_y, 0)
-    gram_y = jnp.where(here, y_y[:, None], jnp.where(here[:, None], y_y, gram_y))
-    rho = jnp.where(kept, state.weights_memory, 0)
+    def if_good(x: jax.Array) -> jax.Array:
+        return jnp.where(good, x, 0)
+
+    here = good & new  # where the pair enters: one at most is true
     num_pairs = jnp.where(forget, 0, jnp.asarray(state.num_pairs))
     return Lesson(
         good=good,
         slot=slot,
         bend=products.bend,
-        weights_memory=jnp.where(here, 1 / products.new_sy, rho),
+        column=if_good(column),
+        y_y=if_good(y_y),
+        sy=sy,
+        yy=if_good(products.new_yy),
+        sg=if_good(products.new_sg),
+        yg=if_good(products.new_yg),
+        weights_memory=jnp.where(here, 1 / sy, jnp.where(old, rho, 0)),
         num_pairs=jnp.where(good, _numerics.increment(num_pairs), num_pairs),
-        inverse_r=jnp.where(here, column[:, None], inverse_r),
-        gram_y=gram_y,
         s_dot_g=jnp.where(here, products.new_sg, products.s_g),
         y_dot_g=jnp.where(here, products.new_yg, products.y_g),
     )
@@ -236,62 +245,32 @@ class Weights(NamedTuple):
     new_y: jax.Array
 
 
-def weigh(lesson: Lesson, gamma: jax.Array) -> Weights:
-    """The weights of H g after a lesson, by the formula at the top of this module."""
-    rho = lesson.weights_memory
-    live = rho != 0  # what stands in an empty slot may be anything
-    here = lesson.good & (jnp.arange(len(rho)) == lesson.slot)
-    s_g, y_g = (jnp.where(live, x, 0) for x in (lesson.s_dot_g, lesson.y_dot_g))
-    y_weights = _dot(lesson.inverse_r, s_g)
-    curvature = jnp.where(live, 1 / rho, 0)
-    inner = curvature * y_weights + gamma * (_dot(lesson.gram_y, y_weights) - y_g)
-    s_weights = _dot(inner, lesson.inverse_r)
-    y_weights = -gamma * y_weights
+def weigh(state: ScaleByLBFGSState, lesson: Lesson, gamma: jax.Array) -> Weights:
+    """The weights of H g after a lesson, by the formula at the top of this module.
 
-    def split(weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.where(here, 0, weights), jnp.sum(jnp.where(here, weights, 0))
+    Args:
+        state: has R^-1 and Y'Y before the lesson.
+        lesson: of the pair.
+        gamma: the factor of the identity.
+    """
+    rho, column, y_y = lesson.weights_memory, lesson.column, lesson.y_y
+    older = (rho != 0) & ~(lesson.good & (jnp.arange(len(rho)) == lesson.slot))
 
-    (of_s, new_s), (of_y, new_y) = split(s_weights), split(y_weights)
+    def of_older(x: jax.Array) -> jax.Array:
+        return jnp.where(older, x, 0)
+
+    s_g, y_g = of_older(lesson.s_dot_g), of_older(lesson.y_dot_g)
+    new_y = jnp.where(lesson.good, lesson.sg / lesson.sy, 0)
+    of_y = of_older(_dot(state.inverse_r, s_g)) + column * lesson.sg
+    gram_y = of_older(_dot(state.gram_y, of_y)) + y_y * new_y
+    new_gram_y = _dot(y_y, of_y) + lesson.yy * new_y
+    # Divided by 1 where nothing is, so that derivatives exist.
+    inner = of_older(of_y) / jnp.where(older, rho, 1) + gamma * (gram_y - y_g)
+    new_inner = lesson.sg + gamma * (new_gram_y - lesson.yg)
+    of_s = of_older(_dot(inner, state.inverse_r))
+    new_s = _dot(column, inner) + jnp.where(lesson.good, new_inner / lesson.sy, 0)
+    of_y, new_y = -gamma * of_y, -gamma * new_y
     return Weights(gamma, of_s, of_y, new_s + lesson.bend * new_y, new_y)
-
-
-def scales_of_newest(weights_memory: jax.Array, gram_y: jax.Array, num_pairs: Any, k: int) -> Any:
-    """<s, y> / <y, y> of the last k pairs, the newest first; zero where there is none."""
-    size = len(weights_memory)
-    slots = (num_pairs - 1 - jnp.arange(min(k, size))) % size
-    rho, yy = weights_memory[slots], gram_y[slots, slots]
-    return jnp.where(rho != 0, 1 / (rho * yy), 0)
-
-
-def fitted_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
-    """The factor gamma of the identity: <s, y> / <y, y> of the newest pair (N&W eq. 7.20).
-
-    Without pairs it is what makes the first step no longer than 1.
-    """
-    older = scales_of_newest(lesson.weights_memory, lesson.gram_y, lesson.num_pairs, 1)[0]
-    of_pairs = jnp.where(lesson.good, products.new_sy / products.new_yy, older)
-    return jnp.where(lesson.num_pairs > 0, of_pairs, jnp.minimum(1, 1 / g_norm))
-
-
-def generous_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
-    """A larger gamma, with which fewer first steps turn out too short.
-
-    It is the largest of <s, y> / <y, y> for the last three pairs and, for a pair that is new, the
-    geometric mean of that and |s| / |y|. Without pairs it is what makes the step no longer than 1,
-    nor than twice the last one.
-    """
-    recent = scales_of_newest(lesson.weights_memory, lesson.gram_y, lesson.num_pairs, _RECENT)
-    of_pairs = jnp.max(recent)
-    ss, sy, yy = products.new_ss, products.new_sy, products.new_yy
-    of_new = jnp.sqrt(sy / yy * jnp.sqrt(ss / yy))
-    of_pairs = jnp.where(lesson.good, jnp.maximum(of_pairs, of_new), of_pairs)
-    longest = jnp.where(ss > 0, jnp.minimum(1, 2 * jnp.sqrt(ss)), 1)
-    return jnp.where(lesson.num_pairs > 0, of_pairs, jnp.minimum(1, longest / g_norm))
-
-
-def no_scale(lesson: Lesson, products: Products, g_norm: jax.Array) -> jax.Array:
-    """The gamma that leaves the identity as it is: 1."""
-    return jnp.ones_like(g_norm)
 
 
 def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) -> Any:
@@ -329,7 +308,7 @@ def propose(
     forget: chex.Numeric = False,
     values: Optional[Any] = None,
     *,
-    scale: Callable[[Lesson, Products, jax.Array], jax.Array] = fitted_scale,
+    scale: _scale.Scale = _scale.of_newest,
     factor: float = 1.0,
 ) -> tuple[Any, Lesson]:
     """H g with the pair in the memory, times a factor, and what is to be written there.
@@ -342,14 +321,14 @@ def propose(
         allowed: bool, whether the pair may enter if it has curvature.
         forget: bool, whether the older pairs are dropped.
         values: the objective at both ends of the pair, to bend y by; None leaves it.
-        scale: gives the factor gamma of the identity, of lesson, products and |g|.
+        scale: gives the factor gamma of the identity.
         factor: of H g.
     """
 
     def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
         *flags, g_norm = rest
         lesson = learn(numbers, products, *flags)
-        weights = weigh(lesson, scale(lesson, products, g_norm))
+        weights = weigh(numbers, lesson, scale(numbers, lesson, products.new_ss, g_norm))
         return lesson, Weights(*(factor * weight for weight in weights))
 
     none: dict[str, Any] = dict.fromkeys(

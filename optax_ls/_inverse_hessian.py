@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from . import _checks, _direction, _reductions, tree
+from . import _checks, _direction, _reductions, _scale, tree
 
 
 class InverseHessian(NamedTuple):
@@ -104,12 +104,13 @@ def inverse_hessian(state: Any) -> InverseHessian:
             "the state holds no memory of L-BFGS: give inverse_hessian the result of minimize, or "
             f"the state of lbfgs, not {type(state).__name__}"
         )
-    pairs = memory.weights_memory, memory.gram_y, memory.num_pairs
-    (newest,) = _direction.scales_of_newest(*pairs, 1)
-    gamma = jnp.where(memory.num_pairs > 0, newest, 1)
-    rho, inverse_r = memory.weights_memory, memory.inverse_r
+    rho, number, size = memory.weights_memory, memory.num_pairs, len(memory.weights_memory)
+    newest = _scale.largest_fit(rho, jnp.diagonal(memory.gram_y), (number - 1) % size, 1)
+    gamma = jnp.where(number > 0, newest, 1)
+    both_live = (rho != 0) & (rho != 0)[:, None]
+    inverse_r, gram_y = (jnp.where(both_live, x, 0) for x in (memory.inverse_r, memory.gram_y))
     curvature = jnp.diag(jnp.where(rho != 0, 1 / rho, 0))
-    middle = inverse_r.T @ (curvature + gamma * memory.gram_y) @ inverse_r
+    middle = inverse_r.T @ (curvature + gamma * gram_y) @ inverse_r
     corner = -gamma * inverse_r
     coefficients = jnp.block([[middle, corner.T], [corner, jnp.zeros_like(corner)]])
     return InverseHessian(

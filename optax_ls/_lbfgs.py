@@ -5,7 +5,7 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 
-from . import _base, _checks, _direction, _linesearch, _memory, _numerics, tree
+from . import _base, _checks, _direction, _linesearch, _memory, _numerics, _scale, tree
 from ._memory import ScaleByLBFGSState
 
 
@@ -57,7 +57,7 @@ def scale_by_lbfgs(
         _checks.float_leaves("params", params)
         return _memory.start(params, memory_size)
 
-    scale = _direction.fitted_scale if scale_init_precond else _direction.no_scale
+    scale = _scale.of_newest if scale_init_precond else _scale.one
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         if params is None:

@@ -28,8 +28,9 @@ class ScaleByLBFGSState(NamedTuple):
             zero in empty slots.
         num_pairs: counter, pairs that have entered; the next goes to slot
             ``num_pairs % memory_size``.
-        inverse_r: ``(memory_size, memory_size)`` in the search dtype, R^-1 by slots.
-        gram_y: ``(memory_size, memory_size)`` in the search dtype, Y'Y by slots.
+        inverse_r: ``(memory_size, memory_size)`` in the search dtype, R^-1 by slots; whatever is
+            finite in rows and columns of empty slots.
+        gram_y: the same for Y'Y.
         s_dot_g: ``(memory_size,)`` in the search dtype, the products of each s with ``updates``.
         y_dot_g: the same for y.
     """
@@ -48,16 +49,20 @@ class ScaleByLBFGSState(NamedTuple):
 
 
 class Lesson(NamedTuple):
-    """What a new pair teaches: all of the state after it that is no tree, and where it goes.
+    """What a new pair teaches: where it goes, and the numbers of the state with it.
 
     Attributes:
         good: bool, whether the pair enters.
         slot: counter, where it enters.
         bend: scalar of the search dtype, the multiple of s that is added to y.
+        column: ``(memory_size,)``, by slots, the column of the pair in R^-1, but for 1 / <s, y>.
+        y_y: ``(memory_size,)``, by slots, the products of its y with the older ones.
+        sy: scalar of the search dtype, <s, y>.
+        yy: <y, y>, likewise; as the next two it is zero if no pair enters.
+        sg: <s, g>, likewise.
+        yg: <y, g>, likewise.
         weights_memory: see :class:`ScaleByLBFGSState`, as all that follow.
         num_pairs: likewise.
-        inverse_r: likewise.
-        gram_y: likewise.
         s_dot_g: likewise.
         y_dot_g: likewise.
     """
@@ -65,10 +70,14 @@ class Lesson(NamedTuple):
     good: jax.Array
     slot: jax.Array
     bend: jax.Array
+    column: jax.Array
+    y_y: jax.Array
+    sy: jax.Array
+    yy: jax.Array
+    sg: jax.Array
+    yg: jax.Array
     weights_memory: jax.Array
     num_pairs: jax.Array
-    inverse_r: jax.Array
-    gram_y: jax.Array
     s_dot_g: jax.Array
     y_dot_g: jax.Array
 
@@ -82,47 +91,80 @@ class Lesson(NamedTuple):
 def nothing_learnt(state: ScaleByLBFGSState) -> Lesson:
     """The lesson that changes nothing."""
     same = {name: getattr(state, name) for name in Lesson._fields if hasattr(state, name)}
+    nothing = jnp.zeros_like(state.weights_memory)
+    zero = jnp.zeros((), nothing.dtype)
     return Lesson(
         good=jnp.zeros((), bool),
         slot=jnp.zeros_like(same["num_pairs"]),
-        bend=jnp.zeros((), state.weights_memory.dtype),
+        bend=zero,
+        column=nothing,
+        y_y=nothing,
+        sy=zero,
+        yy=zero,
+        sg=zero,
+        yg=zero,
         **same,
     )
 
 
-def with_pair(
-    condition: Any,
-    rows: tuple[Any, Any],
-    pair: tuple[Any, Any],
-    slot: jax.Array,
-    bend: jax.Array,
-) -> Any:
-    """The trees of rows with the pair in a slot, y bent, where the condition holds."""
+class Stacks(NamedTuple):
+    """What of the state has an axis for the slots and is written in place."""
 
-    def put(rows: jax.Array, row: jax.Array) -> jax.Array:
-        # Selecting the row, not all rows, lets the compiler write in place.
-        return rows.at[slot].set(jnp.where(condition, row, rows[slot]))
+    s: Any
+    y: Any
+    inverse_r: jax.Array
+    gram_y: jax.Array
 
-    s, y = pair
-    return jax.tree.map(put, rows, (s, plus_multiple(y, bend, s)))
+    @classmethod
+    def of(cls, state: ScaleByLBFGSState) -> "Stacks":
+        """Those of a state."""
+        rows = state.diff_params_memory, state.diff_updates_memory
+        return cls(*rows, state.inverse_r, state.gram_y)
+
+
+def with_pair(condition: Any, stacks: Stacks, pair: tuple[Any, Any], lesson: Lesson) -> Stacks:
+    """The stacks with a pair in its slot, y bent, where the condition holds."""
+    (s, y), slot, size = pair, lesson.slot, len(lesson.column)
+
+    def put(x: jax.Array, part: jax.Array, axis: int = 0) -> Any:
+        if condition is True:
+            return jax.lax.dynamic_update_index_in_dim(x, part, slot, axis)
+        # Writing beyond the last slot is writing nothing.
+        place = (slice(None),) * axis + (jnp.where(condition, slot, size),)
+        return x.at[place].set(part, mode="drop")
+
+    here = jnp.arange(size) == slot
+    column = jnp.where(here, 1 / lesson.sy, lesson.column)
+    y_y = jnp.where(here, lesson.yy, lesson.y_y)
+    return Stacks(
+        jax.tree.map(put, stacks.s, s),
+        jax.tree.map(put, stacks.y, plus_multiple(y, lesson.bend, s)),
+        # A newest pair has a column in the triangle, but of a row only what stands in that.
+        put(put(stacks.inverse_r, jnp.zeros_like(column)), column, axis=1),
+        put(put(stacks.gram_y, y_y), y_y, axis=1),
+    )
 
 
 def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLBFGSState:
     """The state after a lesson."""
-    rows = state.diff_params_memory, state.diff_updates_memory
-    told = lesson.good, rows, (s, y), lesson.slot, lesson.bend
 
     @jax.custom_jvp  # a loop has no reverse derivative; what happens in it has
-    def written(condition: Any, rows: Any, *told: Any) -> Any:
-        return _lanes.once(condition, with_pair, rows, *told)
+    def written(condition: Any, stacks: Any, *told: Any) -> Any:
+        return _lanes.once(condition, with_pair, stacks, *told)
 
     written.defjvp(lambda primals, tangents: jax.jvp(with_pair, primals, tangents))
-    return with_rows(state, written(*told), lesson)
+    return with_stacks(state, written(lesson.good, Stacks.of(state), (s, y), lesson), lesson)
 
 
-def with_rows(state: ScaleByLBFGSState, rows: tuple[Any, Any], lesson: Lesson) -> ScaleByLBFGSState:
-    """The state after a lesson, with the rows that it has then."""
-    return state._replace(diff_params_memory=rows[0], diff_updates_memory=rows[1], **lesson.numbers)
+def with_stacks(state: ScaleByLBFGSState, stacks: Stacks, lesson: Lesson) -> ScaleByLBFGSState:
+    """The state after a lesson, with the stacks that it has then."""
+    return state._replace(
+        diff_params_memory=stacks.s,
+        diff_updates_memory=stacks.y,
+        inverse_r=stacks.inverse_r,
+        gram_y=stacks.gram_y,
+        **lesson.numbers,
+    )
 
 
 def plus_multiple(y: Any, bend: jax.Array, s: Any) -> Any:

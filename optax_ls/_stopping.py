@@ -9,7 +9,7 @@ that from a function which is not what it should be:
 Either way steepest descent is tried once (see ``_descent.py``) before the value counts as settled.
 """
 
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -173,5 +173,7 @@ def at_once(
 
 
 def _first_of(*reasons: tuple[jax.Array, MinimizeStatus]) -> jax.Array:
-    conditions, codes = zip(*reasons, strict=True)
-    return jnp.select(conditions, [int(code) for code in codes], int(MinimizeStatus.RUNNING))
+    found: Any = int(MinimizeStatus.RUNNING)
+    for condition, code in reversed(reasons):
+        found = jnp.where(condition, int(code), found)
+    return jnp.asarray(found)

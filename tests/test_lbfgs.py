@@ -19,7 +19,7 @@ from dense import (
 )
 
 import optax_ls
-from optax_ls import _direction
+from optax_ls import _direction, _memory
 
 # The direction.
 
@@ -149,6 +149,27 @@ def test_gram_matrix_holds_the_inner_products_of_the_changes(number):
     _, state = run(*trajectory(curved_pairs(number, rng), rng), memory_size=4)
     y = np.asarray(state.diff_updates_memory)
     np.testing.assert_allclose(state.gram_y, y @ y.T, rtol=1e-4, atol=1e-4)
+
+
+def test_pairs_that_were_dropped_leave_no_trace_in_the_direction():
+    rng = np.random.default_rng(9)
+    _, state = run(*trajectory(curved_pairs(6, rng), rng), memory_size=4)
+    g, s, y = (jnp.asarray(rng.normal(size=N), "float32") for _ in range(3))
+    y = y + s * (1 - y @ s) / (s @ s)
+    fresh = optax_ls.scale_by_lbfgs(memory_size=4).init(state.params)
+    found, lesson = _direction.propose(state, g, s, y, True, True)
+    wanted, _ = _direction.propose(fresh, g, s, y)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    # Nor later, when other pairs come beside the one that has entered.
+    state, fresh = (_memory.write(each, s, y, lesson) for each in (state, fresh))
+    for _ in range(3):
+        s, y = rng.normal(size=(2, N)).astype("float32")
+        y = jnp.asarray(y + s * (1 - y @ s) / (s @ s))
+        found, lesson = _direction.propose(state, g, s, y)
+        wanted, lesson_of_fresh = _direction.propose(fresh, g, s, y)
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        state = _memory.write(state, s, y, lesson)
+        fresh = _memory.write(fresh, s, y, lesson_of_fresh)
 
 
 STEP = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optax_ls import _direction, _memory
+from optax_ls import _direction, _memory, _scale
 
 SIZE, MEMORY = 8, 4
 UNKNOWN = jnp.zeros(SIZE).at[-1].set(1.0)  # no pair below has a part of this
@@ -14,12 +14,16 @@ def unit(i, length=1.0):
     return jnp.zeros(SIZE).at[i].set(length)
 
 
-def factor_after(pairs, g=UNKNOWN):
-    """The factor of ``g``, orthogonal to all pairs, in the direction after the last of them."""
+def factor_after(pairs, g=UNKNOWN, beyond=-0.2):
+    """The factor of the unknown part of ``g`` in the direction after the last of the pairs.
+
+    ``beyond`` is the part of each step that lies beyond the minimum along it; by default each ends
+    before that.
+    """
     state = _memory.start(jnp.zeros(SIZE), MEMORY)
     for s, y in pairs:
         direction, lesson = _direction.propose(
-            state, g, s, y, scale=_direction.generous_scale, factor=-1.0
+            state, g + beyond * y, s, y, scale=_scale.generous, factor=-1.0
         )
         state = _memory.write(state, s, y, lesson)
     return float(-direction[-1] / g[-1])
@@ -40,6 +44,21 @@ def test_factor_is_the_largest_of_the_last_three_pairs(curvatures, expected):
     assert factor_after(pairs) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("beyond", [0.1, 0.5])
+@pytest.mark.parametrize("curvatures", [[4.0], [2.0, 4.0], [1.0, 4.0, 2.0, 8.0, 16.0]])
+def test_factor_is_that_of_the_newest_pair_after_a_step_beyond_the_minimum(curvatures, beyond):
+    pairs = [(unit(i), unit(i, c)) for i, c in enumerate(curvatures)]
+    assert factor_after(pairs, beyond=beyond) == pytest.approx(1 / curvatures[-1])
+
+
+@pytest.mark.parametrize(
+    ("beyond", "expected"), [(-0.5, 1 / 2), (-0.1, 1 / 2), (0.0, 1 / np.sqrt(2 * 8)), (0.1, 1 / 8)]
+)
+def test_factor_goes_over_from_the_largest_to_the_newest_without_a_jump(beyond, expected):
+    pairs = [(unit(0), unit(0, 2.0)), (unit(1), unit(1, 8.0))]
+    assert factor_after(pairs, beyond=beyond) == pytest.approx(expected)
+
+
 def test_new_pair_counts_by_lengths_too():
     s, y = unit(0), unit(0) + unit(1)
     by_curvature, by_lengths = 1 / 2, 1 / np.sqrt(2)
@@ -50,5 +69,5 @@ def test_new_pair_counts_by_lengths_too():
 def test_without_pairs_the_step_is_no_longer_than_twice_the_last(last, longest):
     negative_curvature = unit(0, last), unit(0, -1.0)
     for length in (1e-3, 1.0, 1e3):
-        step = factor_after([negative_curvature], length * UNKNOWN) * length
+        step = factor_after([negative_curvature], length * UNKNOWN, beyond=0) * length
         assert step == pytest.approx(min(longest, length))

@@ -53,7 +53,7 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
     zeros = optax_ls.tree.zeros_like(updates)
     products = _direction.inner_products(state, updates, zeros, zeros)
     state = state._replace(s_dot_g=products.s_g, y_dot_g=products.y_g)
-    weights = _direction.weigh(_memory.nothing_learnt(state), jnp.asarray(identity_scale))
+    weights = _direction.weigh(state, _memory.nothing_learnt(state), jnp.asarray(identity_scale))
     return _direction.combine(s_memory, y_memory, updates, zeros, zeros, weights)
 
 
