@@ -63,6 +63,7 @@ def records():
     data = {
         "large": [record(TIMES)],
         "small": [record({**TIMES, "scipy": 0.1}, n=10, sweep=None)],
+        "one_piece": [record({**TIMES, "scipy": 0.1}, n=10, sweep=None)],
         "growth": {
             "n": [record(TIMES), record({name: 10 * t for name, t in TIMES.items()}, n=10_000_000)],
             "m": [record(TIMES, memory=5), record(TIMES, memory=50)],

@@ -5,7 +5,19 @@ import time
 import jax
 import jax.numpy as jnp
 
-from .loops import LENGTHS, LOOPS, MEMORY, prepare, quadratic, start
+from .loops import (
+    LENGTHS,
+    LOOPS,
+    MEMORY,
+    prepare,
+    quadratic,
+    rosenbrock,
+    rosenbrock_start,
+    start,
+)
+
+# Of the smallest sizes, at which repeats are cheap.
+REPEATS = {10: 60, 100: 60, 1000: 30}
 
 
 def large(quick, tell):
@@ -16,14 +28,27 @@ def large(quick, tell):
 
 def small(quick, tell):
     """All solvers at sizes where what counts is how many operations there are."""
-    if quick:
-        sizes = {10: 5, 1000: 5}
-    else:
-        sizes = {10: 300, 100: 300, 1000: 200, 10_000: 100, 100_000: 30}
+    few = {10: 5, 1000: 5}
+    return _small(few if quick else {**REPEATS, 10_000: 15, 100_000: 15}, tell)
+
+
+def one_piece(quick, tell):
+    """The least of these sizes, where XLA is told to make one piece of what it cuts into many."""
+    return _small({10: 5} if quick else REPEATS, tell)
+
+
+def _small(sizes, tell):
+    names = [name for name in [*LOOPS, "scipy"] if name != "objective"]
+    chain = rosenbrock, rosenbrock_start
     return [
-        _measure(n, MEMORY, LENGTHS, [*LOOPS, "scipy"], repeats, tell)
+        _measure(n, MEMORY, LENGTHS, names, repeats, tell, problem=chain, times=_times(n))
         for n, repeats in sizes.items()
     ]
+
+
+def _times(n):
+    """How often to run a loop in one program, so that the way into it and out does not count."""
+    return max(1, min(100, 2**18 // n))
 
 
 def growth(quick, tell):
@@ -39,14 +64,17 @@ def growth(quick, tell):
     return {"n": in_n, "m": in_m}
 
 
-def _measure(n, memory, lengths, names, repeats, tell, sweep=False):
+def _measure(
+    n, memory, lengths, names, repeats, tell, sweep=False, problem=(quadratic, start), times=1
+):
     """Seconds of all loops, interleaved, and what the solvers say they did."""
-    params, data = start(n)
+    fun, begin = problem
+    params, data = begin(n)
     runs = {}
     for name in names:
         tell(f"n = {n}, m = {memory}: compiling {name}")
         for length in lengths:
-            runs[name, length] = prepare(name, quadratic, params, data, length, memory)
+            runs[name, length] = prepare(name, fun, params, data, length, memory, times)
     counts = {key: run() for key, run in runs.items()}  # a first run, not timed
     if sweep:
         runs["sweep"] = prepare_sweep(n, memory)
@@ -59,7 +87,8 @@ def _measure(n, memory, lengths, names, repeats, tell, sweep=False):
         for key, run in runs.items():
             started = time.perf_counter()
             run()
-            seconds[key].append(time.perf_counter() - started)
+            taken = time.perf_counter() - started
+            seconds[key].append(taken if key[0] == "scipy" else taken / times)
 
     record = {"n": n, "memory": memory, "lengths": lengths, "sweep": seconds.pop("sweep", None)}
     record["solvers"] = {

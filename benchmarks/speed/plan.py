@@ -8,7 +8,9 @@ import sys
 from .machine import machine, versions
 
 # What a measurement needs before JAX starts.
+ONE_PIECE = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000"
 ENVIRONMENT = {
+    "one_piece": {"XLA_FLAGS": ONE_PIECE},
     "lanes": {"JAX_ENABLE_X64": "1"},
     "collectives": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
 }
@@ -22,6 +24,7 @@ def measurement(name):
     return {
         "large": iterations.large,
         "small": iterations.small,
+        "one_piece": iterations.one_piece,
         "growth": iterations.growth,
         "compilation": programs.compilation,
         "memory": programs.memory,
@@ -30,7 +33,7 @@ def measurement(name):
     }[name]
 
 
-NAMES = "collectives", "memory", "compilation", "lanes", "small", "large", "growth"
+NAMES = "collectives", "memory", "compilation", "lanes", "small", "one_piece", "large", "growth"
 
 
 def run(name, quick, path):

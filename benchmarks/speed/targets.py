@@ -49,14 +49,18 @@ def large(data):
         yield _row(f"lbfgs: {what}", "1.8", lbfgs=ours, peer=peer, reached=verdict(ours <= 1.8))
 
 
-def small(data):
+def small(data, how=""):
     for record in data:
         seconds = each(record, per_iteration)
         name, least = best(seconds)
         ours = {solver: seconds[solver] / least for solver in OURS}
         reached = verdict(ours["minimize"] < 1)
-        what = f"iteration time over the best peer's, n = {record['n']:,}"
+        what = f"iteration time over the best peer's{how}, n = {record['n']:,}"
         yield _row(what, "below 1", *ours.values(), (name, 1.0), reached)
+
+
+def one_piece(data):
+    yield from small(data, ", loops in one piece")
 
 
 def growth(data):
@@ -143,6 +147,7 @@ def _leaves(record):
 ROWS = {
     "large": large,
     "small": small,
+    "one_piece": one_piece,
     "growth": growth,
     "compilation": compilation,
     "memory": memory,
