@@ -57,10 +57,10 @@ class Lesson(NamedTuple):
         bend: scalar of the search dtype, the multiple of s that is added to y.
         column: ``(memory_size,)``, by slots, the column of the pair in R^-1, but for 1 / <s, y>.
         y_y: ``(memory_size,)``, by slots, the products of its y with the older ones.
-        sy: scalar of the search dtype, <s, y>.
-        yy: <y, y>, likewise; as the next two it is zero if no pair enters.
-        sg: <s, g>, likewise.
-        yg: <y, g>, likewise.
+        sy: scalar of the search dtype, <s, y>; 1 if the pair may not enter.
+        yy: scalar likewise, <y, y>; 0 if the pair does not enter.
+        sg: scalar likewise, <s, g>; 0 if the pair does not enter.
+        yg: scalar likewise, <y, g>; 0 if the pair does not enter.
         weights_memory: see :class:`ScaleByLBFGSState`, as all that follow.
         num_pairs: likewise.
         s_dot_g: likewise.
@@ -99,7 +99,7 @@ def nothing_learnt(state: ScaleByLBFGSState) -> Lesson:
         bend=zero,
         column=nothing,
         y_y=nothing,
-        sy=zero,
+        sy=zero + 1,
         yy=zero,
         sg=zero,
         yg=zero,

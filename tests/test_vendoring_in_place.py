@@ -79,6 +79,8 @@ def test_dest_that_cannot_be_entered_is_told(run, options):
         lib.mkdir()
         lib.chmod(0)
         with without_privileges():
+            if not os.access(ROOT / "optax_ls", os.R_OK | os.X_OK, effective_ids=True):
+                pytest.skip("without privileges nobody can read this checkout")
             status, printed, complaint = run("vendor", lib, *options)
         lib.chmod(0o755)
         assert not any(lib.iterdir())
