@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _base, _lanes, _numerics
 
@@ -152,7 +153,16 @@ def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLB
     def written(condition: Any, stacks: Any, *told: Any) -> Any:
         return _lanes.once(condition, with_pair, stacks, *told)
 
-    written.defjvp(lambda primals, tangents: jax.jvp(with_pair, primals, tangents))
+    @written.defjvp
+    def derivative(primals: Any, tangents: Any) -> Any:
+        def of_numbers(primal: jax.Array, tangent: Any) -> Any:
+            if jnp.issubdtype(primal.dtype, jnp.inexact):
+                return tangent
+            # JAX before 0.5 gives integers for the tangents of integers.
+            return np.zeros(primal.shape, jax.dtypes.float0)
+
+        return jax.jvp(with_pair, primals, jax.tree.map(of_numbers, primals, tangents))
+
     return with_stacks(state, written(lesson.good, Stacks.of(state), (s, y), lesson), lesson)
 
 
