@@ -320,7 +320,6 @@ def test_loop_writes_the_pairs_in_place_and_never_copies_a_stack(loop):
     assert not [line for line in stacks if " copy(" in line]
 
 
-@pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="the compiler copied more")
 def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient():
     parts = parts_of_the_loop(LOOPS["minimize"])
     assert max(part.count("= f32[1000]{0} copy(") for part in parts) == 2
