@@ -28,11 +28,11 @@ from ._trial import MinimizeState, Verdict
 def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
     """The direction of steepest descent in relative coordinates, where it is 1 long at most."""
     dtype = _numerics.search_dtype(params)
-    (largest,) = _lanes.computed(_reductions.maxima((params,), dtype))
+    (largest,) = _reductions.maxima((params,), dtype)
     floor = jnp.where(largest > 0, float(_numerics.finfo(dtype).eps) * largest, 1)
     units = jax.tree.map(lambda p: jnp.abs(p).astype(dtype) + floor, params)
     relative = jax.tree.map(jnp.multiply, units, grad)
-    scale = -_lanes.computed(jnp.minimum(1, 1 / _direction.norm(relative, dtype)))
+    scale = -jnp.minimum(1, 1 / _direction.norm(relative, dtype))
     # Scaled before the units come in again: with large params the product would overflow.
     steepest = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
     return tree.where(mask, tree.cast_like(steepest, direction), direction)
@@ -140,10 +140,10 @@ def _advance(
     """One trip: the state after one more evaluation, and whether the iterate moved."""
     trial = _trial.attempt(core, evaluate, state)
 
-    verdict: Verdict = _lanes.apart(
+    verdict: Verdict = _lanes.in_place(
         state.num_evals >= 0,
         functools.partial(_trial.judge, core),
-        _trial.without_trees(state),
+        Verdict.undecided(_trial.without_trees(state)),
         trial._replace(params=None, grad=None, aux=None),
         limits,
     )

@@ -228,7 +228,7 @@ def learn(
 
 
 def _dot(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.dot(matrix, vector, precision=jax.lax.Precision.HIGHEST)
+    return jnp.tensordot(matrix, vector, axes=1, precision=jax.lax.Precision.HIGHEST)
 
 
 class Weights(NamedTuple):
@@ -289,12 +289,21 @@ def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) 
     )
 
 
+# Up to so many pairs their combination is one fused loop. Such a loop over more vectors at once is
+# slower than one matrix product for each stack.
+_MOST_UNROLLED = 24
+
+
 @jax.jit  # traced once for all leaves of one shape
 def _combination(g: Any, s: Any, y: Any, rows_s: Any, rows_y: Any, *, weights: Any) -> Any:
     wide = _numerics.at_least_float32(g.dtype)
     of_g, of_rows_s, of_rows_y, of_s, of_y = (weight.astype(wide) for weight in weights)
     total = of_g * g + of_s * s + of_y * y
-    for slot in range(rows_s.shape[0]):  # unrolled, so that all becomes one fused sweep
+    if len(rows_s) > _MOST_UNROLLED and _numerics.finfo(g.dtype).dtype == wide:
+        for weights_of_rows, rows in ((of_rows_s, rows_s), (of_rows_y, rows_y)):
+            total = total + _dot(weights_of_rows.astype(g.dtype), rows)
+        return total
+    for slot in range(len(rows_s)):  # unrolled, so that all becomes one fused sweep
         total = total + of_rows_s[slot] * rows_s[slot] + of_rows_y[slot] * rows_y[slot]
     return total.astype(g.dtype)
 
@@ -328,7 +337,8 @@ def propose(
     def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
         *flags, g_norm = rest
         lesson = learn(numbers, products, *flags)
-        weights = weigh(numbers, lesson, scale(numbers, lesson, products.new_ss, g_norm))
+        gamma = _lanes.computed(scale(numbers, lesson, products.new_ss, g_norm))
+        weights = weigh(numbers, lesson, gamma)
         return lesson, Weights(*(factor * weight for weight in weights))
 
     none: dict[str, Any] = dict.fromkeys(

@@ -7,7 +7,7 @@ for all lanes, and leaves it to the functions it is given to hold single lanes s
 Two lanes deep (a vmap of a vmap) it is right as well, only not as cheap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -101,11 +101,41 @@ def apart(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
     )
 
 
+def in_place(flag: jax.Array, fn: Callable[..., Any], old: Any, *inputs: Any) -> Any:
+    """``fn(old, *inputs)``, which is of the types of ``old``; apart from the rest, and in its place.
+
+    A branch of a conditional copies all that it hands on, a loop only what is still read later.
+
+    Args:
+        flag: as for :func:`apart`.
+        fn: a function of trees of arrays.
+        old: tree of arrays.
+        inputs: trees of arrays.
+    """
+    return _at_most_once(any_lane(flag), lambda old: fn(old, *inputs), old)
+
+
 def computed(x: jax.Array) -> jax.Array:
     """A scalar or vector of numbers, computed before all that uses it."""
     # The compiler cannot know that they are not all NaN.
     numbers: jax.Array = apart(jnp.any(x == x), lambda x: x, x)
     return numbers
+
+
+def unknown(integers: Sequence[int], x: jax.Array) -> list[jax.Array]:
+    """Integers that the compiler does not know.
+
+    What differs in nothing else is compiled once for all of them. What they are is still known when
+    the program begins: a vmap does not batch them.
+
+    Args:
+        integers: not negative.
+        x: an input of the program, not empty.
+    """
+    # No count is negative, which the compiler cannot know.
+    flag = any_lane(jnp.count_nonzero(x.reshape(-1)[:1]) >= 0)
+    known = [jnp.asarray(number, jnp.uint32) for number in integers]
+    return list(in_place(flag, lambda _: known, jax.tree.map(jnp.zeros_like, known)))
 
 
 def _at_most_once(condition: jax.Array, fn: Callable[[Any], Any], carry: Any) -> Any:

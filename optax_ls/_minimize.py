@@ -281,7 +281,7 @@ def _run(
     dtype = _numerics.search_dtype(params)
     evaluate = _evaluator(fun, inputs, settings, dtype)
     params = jax.tree.map(jnp.asarray, params)
-    aux_like = jax.eval_shape(lambda p: evaluate(p).aux, params)
+    aux_like = jax.eval_shape(lambda p: evaluate(p).aux, params) if settings.has_aux else None
     packing = Packing.of(params, side_by_side=settings.side_by_side)
     if state is not None:
         _checks.same_structure("aux of fun", aux_like, "state.aux", state.aux, dtypes=True)
@@ -309,12 +309,12 @@ def _run(
         history,
         report,
     )
-    state = packing.unpacked_state(state)
     best_params, best_value, best_grad, best_aux = _descent.best(state)
+    state = packing.unpacked_state(state)
     return MinimizeResult(
-        params=jax.tree.map(_numerics.like, best_params, params),
+        params=jax.tree.map(_numerics.like, packing.unpack(best_params), params),
         value=best_value,
-        grad=tree.conj(best_grad),
+        grad=tree.conj(packing.unpack(best_grad)),
         aux=best_aux,
         num_iters=state.num_iters,
         num_evals=state.num_evals,

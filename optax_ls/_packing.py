@@ -4,6 +4,10 @@ A compiler takes as long for a leaf of ten entries as for one of a million, and 
 what it made. The loop of ``minimize`` therefore runs on packed trees, and the objective is handed
 its own. That is only done on one device: over many, each leaf may lie in its own way, and side by
 side they would have to be moved.
+
+Where a leaf begins is hidden from the compiler. Otherwise the first operation on each leaf would be
+another for it, such as a sum with another part of the vector, and would be compiled by itself:
+twenty layers of a network are twenty times one layer only if they look the same.
 """
 
 import dataclasses
@@ -15,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import _lanes
 from ._objective import Evaluation
 from ._trial import MinimizeState
 
@@ -46,12 +51,14 @@ class Packing:
         shapes: of the leaves.
         dtypes: of the leaves.
         groups: positions of the leaves that share a vector, for each vector.
+        begins: where in its vector each leaf of the groups begins, in their order.
     """
 
     structure: Any
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[Any, ...]
     groups: tuple[tuple[int, ...], ...]
+    begins: list[jax.Array]
 
     @classmethod
     def of(cls, params: Any, *, side_by_side: bool) -> "Packing":
@@ -59,13 +66,18 @@ class Packing:
         leaves, structure = jax.tree.flatten(params)
         small: dict[Any, list[int]] = {}
         for position, leaf in enumerate(leaves):
-            if side_by_side and leaf.size <= _LARGEST:
+            if side_by_side and 0 < leaf.size <= _LARGEST:
                 small.setdefault(leaf.dtype, []).append(position)
+        groups = tuple(tuple(group) for group in small.values() if len(group) > 1)
+        begins: list[int] = []
+        for group in groups:
+            begins += np.cumsum([0] + [leaves[k].size for k in group[:-1]]).tolist()
         return cls(
             structure=structure,
             shapes=tuple(leaf.shape for leaf in leaves),
             dtypes=tuple(leaf.dtype for leaf in leaves),
-            groups=tuple(tuple(group) for group in small.values() if len(group) > 1),
+            groups=groups,
+            begins=_lanes.unknown(begins, leaves[groups[0][0]]) if groups else [],
         )
 
     @property
@@ -88,11 +100,11 @@ class Packing:
     def unpack(self, packed: list[jax.Array], *leading: int) -> Any:
         """The inverse of ``pack``."""
         leaves: dict[int, jax.Array] = {}
+        begins = iter(self.begins)
         for vector, group in zip(packed, self.groups, strict=False):
-            sizes = [math.prod(self.shapes[k]) for k in group]
-            ends = np.cumsum(sizes)
-            for k, end, size in zip(group, ends, sizes, strict=True):
-                piece = jax.lax.slice_in_dim(vector, end - size, end, axis=-1)
+            for k in group:
+                size = math.prod(self.shapes[k])
+                piece = jax.lax.dynamic_slice_in_dim(vector, next(begins), size, axis=-1)
                 leaves[k] = piece.reshape(*leading, *self.shapes[k])
         leaves.update(zip(self._alone, packed[len(self.groups) :], strict=True))
         return jax.tree.unflatten(self.structure, [leaves[k] for k in range(len(self.shapes))])

@@ -171,6 +171,11 @@ class Verdict(NamedTuple):
     restart: jax.Array
     state: MinimizeState
 
+    @classmethod
+    def undecided(cls, state: MinimizeState) -> "Verdict":
+        """Before the trial; ``state`` comes without trees."""
+        return cls(*(jnp.zeros((), bool),) * 5, state)
+
 
 def without_trees(state: MinimizeState) -> MinimizeState:
     best = state.best._replace(grad=None, aux=None)
@@ -179,9 +184,10 @@ def without_trees(state: MinimizeState) -> MinimizeState:
 
 
 def judge(
-    core: LinesearchCore, state: MinimizeState, trial: Trial, limits: _stopping.Limits
+    core: LinesearchCore, before: Verdict, trial: Trial, limits: _stopping.Limits
 ) -> Verdict:
     """Everything about a trip that is a matter of scalars; state and trial come without trees."""
+    state = before.state
     # Under vmap the lanes that have stopped make every trip too, and nothing comes of it.
     running = _lanes.in_lane(state.status == int(MinimizeStatus.RUNNING))
     first = running & (state.num_evals == 0)

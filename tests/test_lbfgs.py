@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import trees
 from dense import (
     N,
     as_complex,
@@ -27,7 +28,7 @@ from optax_ls import _direction, _memory
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 2e-4), (True, 1e-11)], indirect=["x64"])
 @pytest.mark.parametrize("scale_init_precond", [True, False])
 @pytest.mark.parametrize("number", [1, 3, 4, 5, 11])
-@pytest.mark.parametrize("memory_size", [1, 4])
+@pytest.mark.parametrize("memory_size", [1, 4, _direction._MOST_UNROLLED + 1])
 def test_direction_is_that_of_the_dense_matrix_of_the_last_pairs(
     memory_size, number, scale_init_precond, x64, tolerance
 ):
@@ -38,6 +39,28 @@ def test_direction_is_that_of_the_dense_matrix_of_the_last_pairs(
     gamma = scale_of(pairs[-1]) if scale_init_precond else 1.0
     wanted = dense_inverse_hessian(pairs[-memory_size:], gamma) @ grads[-1]
     assert relative_distance(direction, wanted) <= tolerance
+
+
+@pytest.mark.parametrize("size", [_direction._MOST_UNROLLED, _direction._MOST_UNROLLED + 1])
+@pytest.mark.parametrize("name", trees.TREES)
+def test_combination_is_the_weighted_sum_of_all_rows(name, size, enable_x64):
+    with enable_x64(name in trees.ONLY_WITH_X64):
+        one = jax.tree.map(jnp.asarray, trees.TREES[name]())
+        rows = jax.tree.map(lambda x: jnp.stack([x + k / 8 for k in range(size)]), one)
+        weights = _direction.Weights(0.5, jnp.arange(size) / size, jnp.ones(size) / 4, -1.0, 2.0)
+        weights = _direction.Weights(*map(jnp.asarray, weights))
+        found = _direction.combine(rows, rows, one, one, one, weights)
+        assert trees.dtypes(found) == trees.dtypes(one)
+
+        def check(found, one, rows):
+            of_rows = np.asarray(weights.s + weights.y, "float64")
+            wanted = np.tensordot(of_rows, np.asarray(rows).astype(complex), 1)
+            wanted = wanted + 1.5 * np.asarray(one).astype(complex)
+            error = np.abs(np.asarray(found).astype(complex) - wanted)
+            eps = jnp.finfo(one.dtype).eps
+            assert np.all(error <= 4 * eps * np.abs(wanted) + 32 * 6e-8 * size)
+
+        jax.tree.map(check, found, one, rows)
 
 
 @pytest.mark.parametrize(("length", "factor"), [(0.5, 1.0), (1.0, 1.0), (40.0, 1 / 40)])

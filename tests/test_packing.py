@@ -1,6 +1,7 @@
 """Small leaves share one array in the loop of ``minimize``, on one device, and nobody sees it."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -39,16 +40,16 @@ def test_unpacking_gives_what_was_packed(name, leading):
 
 def test_leaves_of_one_dtype_share_an_array():
     halves = [jnp.zeros(3, "bfloat16"), jnp.zeros((), "bfloat16")]
-    params = {"a": [jnp.zeros((k, 2)) for k in range(5)], "b": halves}
+    params = {"a": [jnp.zeros((k, 2)) for k in range(1, 5)], "b": halves}
     packed = packing_of(params).pack(params)
     assert sorted((x.size, x.dtype.name) for x in packed) == [(4, "bfloat16"), (20, "float32")]
 
 
-def test_large_leaves_and_single_ones_stay_as_they_are():
-    large = jnp.zeros((3, _packing._LARGEST))
-    params = [large, jnp.zeros(2), large, jnp.zeros((), "bfloat16"), jnp.zeros((1, 2))]
+def test_large_leaves_and_single_and_empty_ones_stay_as_they_are():
+    large, small, empty = jnp.zeros((3, _packing._LARGEST)), jnp.zeros(2), jnp.zeros((0, 3))
+    params = [large, small, empty, large, jnp.zeros((), "bfloat16"), jnp.zeros((1, 2))]
     packed = packing_of(params).pack(params)
-    assert [x.shape for x in packed] == [(4,), large.shape, large.shape, ()]
+    assert [x.shape for x in packed] == [(4,), large.shape, (0, 3), large.shape, ()]
 
 
 def test_leaves_are_not_moved_where_they_may_lie_on_several_devices():
@@ -89,3 +90,26 @@ def products(leaves, monkeypatch):
 
 def test_program_is_as_long_for_many_small_leaves_as_for_one(monkeypatch):
     assert products(30, monkeypatch) == products(1, monkeypatch)
+
+
+def kinds_of_loops(layers):
+    """How many different loops are in the compiled program for so many equal layers."""
+    inputs = jnp.ones((8, 4))
+
+    def fun(params):
+        hidden = inputs
+        for weights, bias in params:
+            hidden = jnp.tanh(hidden @ weights + bias)
+        return jnp.sum(hidden**2)
+
+    params = [(jnp.ones((4, 4)), jnp.ones(4))] * layers
+    text = jax.jit(lambda p: optax_ls.minimize(fun, p)).lower(params).compile().as_text()
+    # A computation is a block whose first line has its name; here, one that is called by a fusion.
+    blocks = re.findall(r"^%?(?:fused|wrapped)_[\w.]+ .*?^}", text, re.DOTALL | re.MULTILINE)
+    without_names = (re.sub(r"%?[\w-]+\.[\w.]*\d|, metadata=\{.*?\}", "", block) for block in blocks)
+    return len(set(without_names))
+
+
+def test_more_equal_layers_are_not_more_kinds_of_loops(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert kinds_of_loops(9) <= kinds_of_loops(6) + 3
