@@ -109,8 +109,11 @@ def of_lbfgs(found):
 
 
 def of_minimize(found):
-    """Of a trip of ``minimize``: its loop, and the turn to the next direction within."""
-    return [e for e in found if 1 <= e.where.count("loop") <= 2 and _usual(e)]
+    """Of a trip of ``minimize``: its loop, and the turn to the next direction within.
+
+    Only the turn makes a direction; a branch of the trip itself is for other cases.
+    """
+    return [e for e in found if e.where == ("loop",) or (e.where.count("loop") == 2 and _usual(e))]
 
 
 def _usual(exchange):

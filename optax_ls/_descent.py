@@ -22,7 +22,7 @@ from . import _direction, _lanes, _memory, _numerics, _reductions, _scale, _stop
 from ._engine import LinesearchCore
 from ._objective import Evaluation
 from ._result import History, MinimizeStatus
-from ._trial import MinimizeState, Verdict
+from ._trial import MinimizeState, Told, Verdict
 
 
 def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
@@ -139,14 +139,16 @@ def _advance(
 ) -> tuple[MinimizeState, jax.Array]:
     """One trip: the state after one more evaluation, and whether the iterate moved."""
     trial = _trial.attempt(core, evaluate, state)
-
-    verdict: Verdict = _lanes.in_place(
-        state.num_evals >= 0,
-        functools.partial(_trial.judge, core),
-        Verdict.undecided(_trial.without_trees(state)),
-        trial._replace(params=None, grad=None, aux=None),
-        limits,
+    numbers = trial._replace(params=None, grad=None, aux=None)
+    scalars, ever = _trial.without_trees(state), state.num_evals >= 0
+    told: Told = _lanes.in_place(
+        ever, functools.partial(_trial.tell, core), Told.nothing(state.search), scalars, numbers
     )
+    # Of a search that ended where it should, nobody asks.
+    asked = told.done & ~told.chosen
+    tiny = _trial.is_tiny(asked, trial.params, state.direction, state.value.dtype)
+    before = Verdict.undecided(scalars._replace(search=told.search))
+    verdict: Verdict = _lanes.in_place(ever, _trial.judge, before, told, numbers, tiny, limits)
 
     iterate = _Point(state.memory.params, state.memory.updates, state.aux)
     back = verdict.turned & ~(verdict.moved & verdict.to_trial)

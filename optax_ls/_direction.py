@@ -337,8 +337,7 @@ def propose(
     def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
         *flags, g_norm = rest
         lesson = learn(numbers, products, *flags)
-        gamma = _lanes.computed(scale(numbers, lesson, products.new_ss, g_norm))
-        weights = weigh(numbers, lesson, gamma)
+        weights = weigh(numbers, lesson, scale(numbers, lesson, products.new_ss, g_norm))
         return lesson, Weights(*(factor * weight for weight in weights))
 
     none: dict[str, Any] = dict.fromkeys(

@@ -102,9 +102,11 @@ def apart(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def in_place(flag: jax.Array, fn: Callable[..., Any], old: Any, *inputs: Any) -> Any:
-    """``fn(old, *inputs)``, which is of the types of ``old``; apart from the rest, and in its place.
+    """``fn(old, *inputs)``, of the types of ``old`` and in its place, apart from the rest.
 
-    A branch of a conditional copies all that it hands on, a loop only what is still read later.
+    A branch of a conditional copies all that it hands on, a loop only what is still read later. XLA
+    for CPUs compiles and calls each operation within by itself; but if the loop touches less than
+    1 kB, the whole of it.
 
     Args:
         flag: as for :func:`apart`.

@@ -31,7 +31,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from . import _checks, _line, _numerics
+from . import _checks, _lanes, _line, _numerics
 from ._line import Point
 
 # How near to the best step, relative to the interval, a step may come.
@@ -154,7 +154,9 @@ class MoreThuente:
         better = decreased & ((state.best.step == 0) | (trial.value < state.best.value))
         best = _line.choose(better, trial, state.best)
 
-        searched = self._narrow(state, trial)._replace(best=best)
+        # In a loop of its own, of which XLA for CPUs makes one piece.
+        searched = _lanes.in_place(state.num_steps >= 0, self._narrow, state, trial)
+        searched = searched._replace(best=best)
         walled = self._wall_in(state)
         moved = MoreThuenteState(
             *jax.tree.map(lambda a, b: jnp.where(finite, a, b), searched, walled)

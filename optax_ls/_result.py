@@ -24,7 +24,7 @@ class MinimizeStatus(enum.IntEnum):
         EVALUATION_LIMIT: ``max_evals`` evaluations were made.
         SEARCH_FAILED: no lower value was found, along steepest descent either, though the slope
             promised one.
-        START_NOT_FINITE: value or gradient at the start is NaN or infinite.
+        START_NOT_FINITE: something in params, value or gradient at the start is NaN or infinite.
         STOPPED_BY_CALLBACK: the callback returned True.
     """
 
@@ -59,7 +59,7 @@ _MESSAGES = {
         "Is the gradient that of the value, and continuous?"
     ),
     MinimizeStatus.START_NOT_FINITE: (
-        "The value or its gradient at the start is NaN or infinite: start elsewhere."
+        "The start, its value or its gradient is NaN or infinite: start elsewhere."
     ),
     MinimizeStatus.STOPPED_BY_CALLBACK: "Stopped by the callback.",
 }

@@ -1,7 +1,7 @@
 """A trial of ``minimize``: one evaluation along the direction, and what becomes of it.
 
-Where a minimisation stands is in :class:`MinimizeState`. ``attempt`` makes the next trial, which is
-all that is done with trees; ``judge`` decides, and knows only scalars.
+Where a minimisation stands is in :class:`MinimizeState`. ``attempt`` makes the next trial; ``tell``
+and ``judge`` decide, and know only scalars. Between them ``is_tiny`` may look at vectors again.
 """
 
 from collections.abc import Callable
@@ -109,7 +109,6 @@ class Trial(NamedTuple):
     slope_init: jax.Array
     slope: jax.Array
     finite: jax.Array
-    tiny: jax.Array
 
 
 def along(params: Any, step: jax.Array, direction: Any) -> Any:
@@ -144,12 +143,78 @@ def attempt(
     found = evaluate(params)
     value, aux = _numerics.keep_types((found.value, found.aux), (state.value, state.aux))
     grad = tree.cast_like(tree.conj(found.grad), state.memory.updates)
-    grad_norm, size, length = _reductions.maxima((grad, params, state.direction), dtype)
-    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm) & jnp.isfinite(size)
-    # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
-    tiny = length <= _numerics.finfo(dtype).eps ** 0.5 * size
+    # In one sweep with the norm: it is NaN if any of the params is not finite.
+    (grad_norm,) = _reductions.maxima((jax.tree.map(lambda g, p: g + 0 * p, grad, params),), dtype)
+    finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     slope_init, slope = _reductions.slopes(state.direction, (state.memory.updates, grad), dtype)
-    return Trial(step, params, value, grad, aux, grad_norm, slope_init, slope, finite, tiny)
+    return Trial(step, params, value, grad, aux, grad_norm, slope_init, slope, finite)
+
+
+class Told(NamedTuple):
+    """What the core says to a trial.
+
+    Attributes:
+        search: the next state of the core.
+        done: bool, whether the search ends, for whatever reason.
+        chosen: bool, whether it ends where the core wants it.
+    """
+
+    search: Any
+    done: jax.Array
+    chosen: jax.Array
+
+    @classmethod
+    def nothing(cls, search: Any) -> "Told":
+        """Before the trial."""
+        return cls(search, *(jnp.zeros((), bool),) * 2)
+
+
+def _course(state: MinimizeState) -> tuple[jax.Array, jax.Array]:
+    """Whether the minimisation goes on, and whether it does with the evaluation of the start."""
+    # Under vmap the lanes that have stopped make every trip too, and nothing comes of it.
+    running = _lanes.in_lane(state.status == int(MinimizeStatus.RUNNING))
+    return running, running & (state.num_evals == 0)
+
+
+def tell(core: LinesearchCore, before: Told, state: MinimizeState, trial: Trial) -> Told:
+    """Tells the core of a trial; state and trial come without trees."""
+    running, first = _course(state)
+
+    def begun(search: Any) -> Any:
+        new = core.start(state.value, trial.slope_init, jnp.ones_like(state.step))
+        return tree.where(state.fresh, _numerics.keep_types(new, search), search)
+
+    search = _lanes.in_place(state.num_evals >= 0, begun, before.search)
+    # Cores hear of any value that is not finite, minus infinity too, as of a wall.
+    value = jnp.where(trial.finite, trial.value, jnp.inf)
+    search = core.advance(search, value, trial.slope)
+    search = _numerics.keep_types(search, before.search)
+
+    uphill = state.fresh & ~(trial.slope_init < 0)
+    done = running & ~first & (search.done | uphill)
+    # Where rounding hides the decrease a core may go up, but never above the start.
+    not_above = trial.finite & (trial.value <= state.watch.value_init)
+    chosen = done & ~search.failed & ~uphill & not_above
+    return Told(tree.where(running, search, before.search), done, chosen)
+
+
+def is_tiny(asked: jax.Array, params: Any, direction: Any, dtype: Any) -> jax.Array:
+    """Whether a whole step along the direction is rounding, relative to the params.
+
+    Args:
+        asked: whether the answer matters; it costs two sweeps over vectors.
+        params: tree.
+        direction: tree like the params.
+        dtype: the search dtype.
+    """
+
+    def look() -> jax.Array:
+        size, length = _reductions.maxima((params, direction), dtype)
+        # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
+        return jnp.asarray(length <= _numerics.finfo(dtype).eps ** 0.5 * size)
+
+    tiny: jax.Array = jax.lax.cond(_lanes.any_lane(asked), look, lambda: jnp.zeros((), bool))
+    return tiny
 
 
 class Verdict(NamedTuple):
@@ -184,27 +249,14 @@ def without_trees(state: MinimizeState) -> MinimizeState:
 
 
 def judge(
-    core: LinesearchCore, before: Verdict, trial: Trial, limits: _stopping.Limits
+    before: Verdict, told: Told, trial: Trial, tiny: jax.Array, limits: _stopping.Limits
 ) -> Verdict:
-    """Everything about a trip that is a matter of scalars; state and trial come without trees."""
-    state = before.state
-    # Under vmap the lanes that have stopped make every trip too, and nothing comes of it.
-    running = _lanes.in_lane(state.status == int(MinimizeStatus.RUNNING))
-    first = running & (state.num_evals == 0)
-    begun = core.start(state.value, trial.slope_init, jnp.ones_like(state.step))
-    search = tree.where(state.fresh, _numerics.keep_types(begun, state.search), state.search)
-    # Cores hear of any value that is not finite, minus infinity too, as of a wall.
-    value = jnp.where(trial.finite, trial.value, jnp.inf)
-    search = core.advance(search, value, trial.slope)
-
+    """All else about a trip that is a matter of scalars; state and trial come without trees."""
+    state, done, chosen = before.state, told.done, told.chosen
+    running, first = _course(state)
     nothing = state.best._replace(step=jnp.zeros_like(state.step), value=state.value)
     best = tree.where(state.fresh, nothing, state.best)
     lower = running & ~first & trial.finite & (trial.value < best.value)
-    uphill = state.fresh & ~(trial.slope_init < 0)
-    done = running & ~first & (search.done | uphill)
-    # Where rounding hides the decrease a core may go up, but never above the start.
-    not_above = trial.finite & (trial.value <= state.watch.value_init)
-    chosen = done & ~search.failed & ~uphill & not_above
     moved = first | chosen | (done & (lower | (best.step > 0)))
     failed = done & ~moved
     to_trial = first | chosen | lower
@@ -218,7 +270,7 @@ def judge(
         chosen=chosen,
         failed=failed,
         finite=trial.finite,
-        tiny=trial.tiny,
+        tiny=tiny,
         promise=-trial.slope_init,
         value_before=state.value,
         value=jnp.where(moved, arrival.value, state.value),
@@ -231,7 +283,6 @@ def judge(
     new = state._replace(
         value=trip.value,
         grad_norm=grad_norm,
-        search=search,
         fresh=moved | failed,
         best=tree.where(lower & ~done, here, best),
         watch=watch,

@@ -106,7 +106,9 @@ def kinds_of_loops(layers):
     text = jax.jit(lambda p: optax_ls.minimize(fun, p)).lower(params).compile().as_text()
     # A computation is a block whose first line has its name; here, one that is called by a fusion.
     blocks = re.findall(r"^%?(?:fused|wrapped)_[\w.]+ .*?^}", text, re.DOTALL | re.MULTILINE)
-    without_names = (re.sub(r"%?[\w-]+\.[\w.]*\d|, metadata=\{.*?\}", "", block) for block in blocks)
+    without_names = (
+        re.sub(r"%?[\w-]+\.[\w.]*\d|, metadata=\{.*?\}", "", block) for block in blocks
+    )
     return len(set(without_names))
 
 
