@@ -134,30 +134,27 @@ def inner_products(
     def with_rows(rows_s: Any, rows_y: Any, vector: Any) -> list[jax.Array]:
         return [_reductions.dot(rows, vector, dtype) for rows in (rows_s, rows_y)]
 
-    def of_leaf(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any) -> jax.Array:
+    def of_leaf(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any) -> list[jax.Array]:
         among_new = (g, g), (s, g), (y, g), (s, s), (s, y), (y, y)
-        products = jnp.stack([_reductions.dot(a, b, dtype) for a, b in among_new])
-        return jnp.concatenate([*with_rows(rows_s, rows_y, g), products])
+        products = [_reductions.dot(a, b, dtype) for a, b in among_new]
+        return [*with_rows(rows_s, rows_y, g), *products]
 
-    sums = _reductions.total(of_leaf, (*rows, g, s, y), 2 * size + 6, dtype)
-    of_memory, (gg, sg, yg, ss, sy, yy) = sums[: 2 * size], sums[2 * size :]
+    of_rows = ((size,), (size,))
+    s_g, y_g, gg, sg, yg, ss, sy, yy = _reductions.total(
+        of_leaf, (*rows, g, s, y), (*of_rows, *((),) * 6), dtype
+    )
     bend = bent(sg, ss, sy, values)
 
-    def directly() -> Any:
-        return _reductions.total(
-            lambda *leaves: jnp.concatenate(with_rows(*leaves)),
-            (*rows, _memory.plus_multiple(y, bend, s)),
-            2 * size,
-            dtype,
-        )
+    def directly() -> tuple[jax.Array, ...]:
+        bent_y = _memory.plus_multiple(y, bend, s)
+        return tuple(_reductions.total(with_rows, (*rows, bent_y), of_rows, dtype))
 
     short = yy < _LONG_ENOUGH**2 * gg
-    with_y = jax.lax.cond(
+    s_y, y_y = jax.lax.cond(
         (state.num_pairs > 0) & (short | (bend != 0)),
         directly,
-        lambda: of_memory - jnp.concatenate([state.s_dot_g, state.y_dot_g]),
+        lambda: (s_g - state.s_dot_g, y_g - state.y_dot_g),
     )
-    (s_g, y_g), (s_y, y_y) = jnp.split(of_memory, 2), jnp.split(with_y, 2)
     return Products(
         s_g=s_g,
         y_g=y_g,

@@ -9,7 +9,9 @@ sharded, so there the compiler is left to itself.
 All inner products are real: a complex vector counts as the real one of twice its length.
 """
 
+import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -45,57 +47,66 @@ def dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
 
 def inner(x: Any, y: Any, dtype: Any) -> jax.Array:
     """The real inner product of two trees."""
-    only: jax.Array = total(lambda x, y: dot(x, y, dtype)[None], (x, y), 1, dtype)[0]
-    return only
+    (product,) = total(lambda x, y: (dot(x, y, dtype),), (x, y), ((),), dtype)
+    return product
 
 
-def inner_with_rows(rows: Any, y: Any, size: int, dtype: Any) -> Any:
+def inner_with_rows(rows: Any, y: Any, size: int, dtype: Any) -> jax.Array:
     """The real inner products of a tree with ``size`` others, stacked on a leading axis."""
-    return total(lambda rows, y: dot(rows, y, dtype), (rows, y), size, dtype)
+    (products,) = total(lambda rows, y: (dot(rows, y, dtype),), (rows, y), ((size,),), dtype)
+    return products
 
 
-def slopes(direction: Any, grads: Sequence[Any], dtype: Any) -> Any:
+def slopes(direction: Any, grads: Sequence[Any], dtype: Any) -> Sequence[jax.Array]:
     """The real inner products of a direction with each of several gradients."""
 
-    def of_leaf(d: jax.Array, *grads: jax.Array) -> jax.Array:
+    def of_leaf(d: jax.Array, *grads: jax.Array) -> Sequence[jax.Array]:
         wide = jnp.result_type(d, *grads)
-        return jnp.stack([dot(d.astype(wide), g.astype(wide), dtype) for g in grads])
+        return [dot(d.astype(wide), g.astype(wide), dtype) for g in grads]
 
     trees = [jax.tree.map(jnp.asarray, tree) for tree in (direction, *grads)]
-    return total(of_leaf, trees, len(grads), dtype)
+    return total(of_leaf, trees, ((),) * len(grads), dtype)
 
 
-def total(local: Callable[..., jax.Array], trees: Sequence[Any], size: int, dtype: Any) -> Any:
-    """The sum over all leaves of ``local(*leaves)``, for sums over the entries of its arguments.
+def total(
+    local: Callable[..., Sequence[jax.Array]],
+    trees: Sequence[Any],
+    shapes: Sequence[tuple[int, ...]],
+    dtype: Any,
+) -> Sequence[jax.Array]:
+    """The sums over all leaves of ``local(*leaves)``, for sums over the entries of its arguments.
 
     Args:
-        local: a function of arrays that returns a vector.
+        local: a function of arrays that returns several arrays.
         trees: of one structure; their leaves have one shape, but for leading axes.
-        size: length of the vector.
-        dtype: of the vector.
+        shapes: of what ``local`` returns.
+        dtype: of what ``local`` returns.
     """
     groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
     if not groups:
-        return jnp.zeros((size,), dtype)
-    return _over_entries(local, groups, jnp.sum)
+        return [jnp.zeros(shape, dtype) for shape in shapes]
+    return _over_entries(local, groups, shapes, jnp.add)
 
 
-def maxima(trees: Sequence[Any], dtype: Any) -> Any:
+def maxima(trees: Sequence[Any], dtype: Any) -> Sequence[jax.Array]:
     """The largest absolute value in each of several trees of one structure; 0 if there is none."""
 
-    def of_leaves(*leaves: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves])
+    def of_leaves(*leaves: jax.Array) -> Sequence[jax.Array]:
+        return [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
 
     groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
     if not groups:
-        return jnp.zeros((len(trees),), dtype)
-    return _over_entries(of_leaves, groups, jnp.max)
+        return [jnp.zeros((), dtype) for _ in trees]
+    return _over_entries(of_leaves, groups, ((),) * len(trees), jnp.maximum)
 
 
 def _over_entries(
-    local: Callable[..., jax.Array], groups: list[tuple[Any, ...]], join: Callable[..., jax.Array]
-) -> Any:
-    """Joins ``local(*group)`` of all groups of arrays: by ``jnp.sum``, or by ``jnp.max``."""
+    local: Callable[..., Sequence[jax.Array]],
+    groups: list[tuple[Any, ...]],
+    shapes: Sequence[tuple[int, ...]],
+    join: Callable[..., jax.Array],
+) -> Sequence[jax.Array]:
+    """Joins ``local(*group)`` of all groups of arrays: by ``jnp.add``, or by ``jnp.maximum``."""
     sizes = [len(group) for group in groups]
 
     def regroup(flat: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
@@ -104,15 +115,24 @@ def _over_entries(
             yield tuple(flat[begin : begin + size])
             begin += size
 
-    def joined(parts: Sequence[jax.Array]) -> Any:
-        return parts[0] if len(parts) == 1 else join(jnp.stack(parts), axis=0)
+    def joined(parts: Sequence[Sequence[jax.Array]]) -> Sequence[jax.Array]:
+        return [functools.reduce(join, alike) for alike in zip(*parts, strict=True)]
 
-    def plain(*flat: jax.Array) -> Any:
+    def plain(*flat: jax.Array) -> Sequence[jax.Array]:
         return joined([local(*group) for group in regroup(flat)])
 
     flat = [array for group in groups for array in group]
-    if not _KNOWS_RULES or any(array.size == 0 for array in flat):
+    alone = jax.device_count() == 1
+    if alone or not _KNOWS_RULES or any(array.size == 0 for array in flat):
         return plain(*flat)
+
+    # From here on in one vector, for one exchange.
+
+    def side_by_side(arrays: Sequence[jax.Array]) -> jax.Array:
+        return jnp.concatenate([array.reshape(-1) for array in arrays])
+
+    def in_one(*flat: jax.Array) -> jax.Array:
+        return side_by_side(plain(*flat))
 
     def partition(mesh: Any, shapes: Any, result: Any) -> Any:
         everywhere = _everywhere(shapes[-1])
@@ -128,11 +148,11 @@ def _over_entries(
 
         def on_device(*flat: jax.Array) -> Any:
             parts = [local(*group) for group in regroup(flat)]
-            if join is jnp.max:
-                return jax.lax.pmax(joined(parts), "all")  # type: ignore[no-untyped-call]
+            if join is jnp.maximum:
+                return jax.lax.pmax(side_by_side(joined(parts)), "all")  # type: ignore[no-untyped-call]
             # What is held by several devices is added up as often.
-            parts = [part / number for part, number in zip(parts, copies, strict=True)]
-            return jax.lax.psum(joined(parts), "all")  # type: ignore[no-untyped-call]
+            parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
+            return jax.lax.psum(side_by_side(joined(parts)), "all")  # type: ignore[no-untyped-call]
 
         return everywhere.mesh, on_device, everywhere, tuple(shardings)
 
@@ -146,7 +166,7 @@ def _over_entries(
                 texts.append(" ".join([*leading, *last]))
         return f"{', '.join(texts)} -> {next(names)}"
 
-    shared = custom_partitioning(plain)  # type: ignore[no-untyped-call]
+    shared = custom_partitioning(in_one)  # type: ignore[no-untyped-call]
     shared.def_partition(  # type: ignore[no-untyped-call]
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _everywhere(shapes[-1]),
@@ -157,12 +177,13 @@ def _over_entries(
     @lanes.def_vmap
     def over_lanes(size: int, batched: Any, *flat: Any) -> Any:
         axes = tuple(0 if is_batched else None for is_batched in batched)
-        return jax.vmap(plain, in_axes=axes, axis_size=size)(*flat), True
+        return jax.vmap(in_one, in_axes=axes, axis_size=size)(*flat), True
 
     smooth = jax.custom_jvp(lambda *flat: lanes(*flat))
-    smooth.defjvp(lambda primals, tangents: jax.jvp(plain, primals, tangents))
-    out: jax.Array = smooth(*flat)
-    return out
+    smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    found = jnp.split(smooth(*flat), ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(found, shapes, strict=True)]
 
 
 def _everywhere(array: Any) -> NamedSharding:

@@ -41,6 +41,17 @@ def test_direction_is_that_of_the_dense_matrix_of_the_last_pairs(
     assert relative_distance(direction, wanted) <= tolerance
 
 
+def test_direction_is_the_same_in_a_process_of_one_device(monkeypatch):
+    rng = np.random.default_rng(0)
+    history = trajectory(curved_pairs(6, rng), rng)
+    wanted, _ = run(*history, memory_size=4, as_tree=as_tree)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    compiled.cache_clear()
+    found, _ = run(*history, memory_size=4, as_tree=as_tree)
+    compiled.cache_clear()
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5), found, wanted)
+
+
 @pytest.mark.parametrize("size", [_direction._MOST_UNROLLED, _direction._MOST_UNROLLED + 1])
 @pytest.mark.parametrize("name", trees.TREES)
 def test_combination_is_the_weighted_sum_of_all_rows(name, size, enable_x64):
