@@ -11,6 +11,7 @@ All inner products are real: a complex vector counts as the real one of twice it
 
 import functools
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -108,37 +109,50 @@ def _over_entries(
 ) -> Sequence[jax.Array]:
     """Joins ``local(*group)`` of all groups of arrays: by ``jnp.add``, or by ``jnp.maximum``."""
     sizes = [len(group) for group in groups]
-
-    def regroup(flat: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-        begin = 0
-        for size in sizes:
-            yield tuple(flat[begin : begin + size])
-            begin += size
-
-    def joined(parts: Sequence[Sequence[jax.Array]]) -> Sequence[jax.Array]:
-        return [functools.reduce(join, alike) for alike in zip(*parts, strict=True)]
+    flat = [array for group in groups for array in group]
 
     def plain(*flat: jax.Array) -> Sequence[jax.Array]:
-        return joined([local(*group) for group in regroup(flat)])
+        return _joined(join, [local(*group) for group in _regrouped(flat, sizes)])
 
-    flat = [array for group in groups for array in group]
     alone = jax.device_count() == 1
     if alone or not _KNOWS_RULES or any(array.size == 0 for array in flat):
         return plain(*flat)
+    vector = _in_one_exchange(local, plain, sizes, join)(*flat)
+    parts = jnp.split(vector, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
-    # From here on in one vector, for one exchange.
 
-    def side_by_side(arrays: Sequence[jax.Array]) -> jax.Array:
-        return jnp.concatenate([array.reshape(-1) for array in arrays])
+def _regrouped(flat: Sequence[Any], sizes: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    begin = 0
+    for size in sizes:
+        yield tuple(flat[begin : begin + size])
+        begin += size
+
+
+def _joined(join: Callable[..., jax.Array], parts: Sequence[Any]) -> Sequence[jax.Array]:
+    return [functools.reduce(join, alike) for alike in zip(*parts, strict=True)]
+
+
+def _side_by_side(arrays: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate([array.reshape(-1) for array in arrays])
+
+
+def _in_one_exchange(
+    local: Callable[..., Sequence[jax.Array]],
+    plain: Callable[..., Sequence[jax.Array]],
+    sizes: Sequence[int],
+    join: Callable[..., jax.Array],
+) -> Callable[..., jax.Array]:
+    """``plain``, of one vector, which devices exchange after they joined all that they hold."""
 
     def in_one(*flat: jax.Array) -> jax.Array:
-        return side_by_side(plain(*flat))
+        return _side_by_side(plain(*flat))
 
     def partition(mesh: Any, shapes: Any, result: Any) -> Any:
         everywhere = _everywhere(shapes[-1])
         shardings: list[Any] = []
         copies = []
-        for group in regroup(shapes):
+        for group in _regrouped(shapes, sizes):
             if _held_alike(group):
                 shardings += [array.sharding for array in group]
                 copies.append(_copies(group[-1]))
@@ -147,30 +161,20 @@ def _over_entries(
                 copies.append(everywhere.mesh.size)
 
         def on_device(*flat: jax.Array) -> Any:
-            parts = [local(*group) for group in regroup(flat)]
+            parts = [local(*group) for group in _regrouped(flat, sizes)]
             if join is jnp.maximum:
-                return jax.lax.pmax(side_by_side(joined(parts)), "all")  # type: ignore[no-untyped-call]
+                return jax.lax.pmax(_side_by_side(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
             # What is held by several devices is added up as often.
             parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
-            return jax.lax.psum(side_by_side(joined(parts)), "all")  # type: ignore[no-untyped-call]
+            return jax.lax.psum(_side_by_side(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
 
         return everywhere.mesh, on_device, everywhere, tuple(shardings)
-
-    def rule(*told: Any) -> str:
-        names = (f"d{k}" for k in range(len(flat) * 99))
-        texts = []
-        for group in regroup([value.shape for value in told[-2]]):
-            last = [next(names) for _ in group[-1]]
-            for shape in group:
-                leading = [next(names) for _ in shape[len(last) :]]
-                texts.append(" ".join([*leading, *last]))
-        return f"{', '.join(texts)} -> {next(names)}"
 
     shared = custom_partitioning(in_one)  # type: ignore[no-untyped-call]
     shared.def_partition(  # type: ignore[no-untyped-call]
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _everywhere(shapes[-1]),
-        sharding_rule=rule,
+        sharding_rule=lambda *told: _rule([value.shape for value in told[-2]], sizes),
     )
     lanes = jax.custom_batching.custom_vmap(lambda *flat: shared(*flat))
 
@@ -181,9 +185,20 @@ def _over_entries(
 
     smooth = jax.custom_jvp(lambda *flat: lanes(*flat))
     smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))
-    ends = np.cumsum([math.prod(shape) for shape in shapes])
-    found = jnp.split(smooth(*flat), ends[:-1])
-    return [part.reshape(shape) for part, shape in zip(found, shapes, strict=True)]
+    exchange: Callable[..., jax.Array] = smooth
+    return exchange
+
+
+def _rule(shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> str:
+    """Which dimensions are one: the last of the arrays of a group."""
+    names = (f"d{k}" for k in itertools.count())
+    texts = []
+    for group in _regrouped(shapes, sizes):
+        last = [next(names) for _ in group[-1]]
+        for shape in group:
+            leading = [next(names) for _ in shape[len(last) :]]
+            texts.append(" ".join([*leading, *last]))
+    return f"{', '.join(texts)} -> {next(names)}"
 
 
 def _everywhere(array: Any) -> NamedSharding:
