@@ -287,7 +287,8 @@ def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) 
 
 
 # Up to so many pairs their combination is one fused loop. Such a loop over more vectors at once is
-# slower than one matrix product for each stack.
+# slower than one matrix product for each stack; but for half types, which a product would want
+# widened in memory.
 _MOST_UNROLLED = 24
 
 

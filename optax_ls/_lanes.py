@@ -104,9 +104,8 @@ def apart(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
 def in_place(flag: jax.Array, fn: Callable[..., Any], old: Any, *inputs: Any) -> Any:
     """``fn(old, *inputs)``, of the types of ``old`` and in its place, apart from the rest.
 
-    A branch of a conditional copies all that it hands on, a loop only what is still read later. XLA
-    for CPUs compiles and calls each operation within by itself; but if the loop touches less than
-    1 kB, the whole of it.
+    It stands in a loop of one trip. XLA for CPUs compiles and calls each operation within by
+    itself; but if the loop touches less than 1 kB, the whole of it.
 
     Args:
         flag: as for :func:`apart`.
@@ -127,8 +126,8 @@ def computed(x: jax.Array) -> jax.Array:
 def unknown(integers: Sequence[int], x: jax.Array) -> list[jax.Array]:
     """Integers that the compiler does not know.
 
-    What differs in nothing else is compiled once for all of them. What they are is still known when
-    the program begins: a vmap does not batch them.
+    What differs in nothing else is compiled once for all of them. Under :func:`jax.vmap` they are
+    the same in all lanes.
 
     Args:
         integers: not negative.

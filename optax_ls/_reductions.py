@@ -2,9 +2,9 @@
 
 Left to itself the compiler reduces over the devices after every product of every leaf, and joins
 what it can of these all-reduces. So each device first computes all that it can from what it holds,
-and the devices exchange one vector. ``custom_partitioning`` is how JAX lets a program say so; on
-one device nothing of it remains. JAX before 0.5 lets it disturb how the rest of a program is
-sharded, so there the compiler is left to itself.
+and the devices exchange one vector. ``custom_partitioning`` is how JAX lets a program say so. JAX
+before 0.5 lets it disturb how the rest of a program is sharded, so there the compiler is left to
+itself; and in a process with one device there is nothing to say.
 
 All inner products are real: a complex vector counts as the real one of twice its length.
 """

@@ -289,7 +289,7 @@ KILLED = """
 import os, pathlib, shutil, sys
 sys.path[:0] = sys.argv[1:3]
 from vendoring import contents, small_tree
-from optax_ls import _cli_vendor, _vendoring
+from optax_ls import _vendoring
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir",
           "ctypes.dlsym", "shutil.rmtree")
