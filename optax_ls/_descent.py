@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from . import _direction, _lanes, _memory, _numerics, _reductions, _scale, _stopping, _trial, tree
 from ._engine import LinesearchCore
-from ._objective import Evaluation
+from ._objective import Evaluation, Traced
 from ._result import History, MinimizeStatus
 from ._trial import MinimizeState, Told, Verdict
 
@@ -196,7 +196,7 @@ def _advance(
 
 def run(
     core: LinesearchCore,
-    evaluate: Callable[[Any], Evaluation],
+    objective: Traced,
     state: MinimizeState,
     limits: _stopping.Limits,
     history: Optional[History],
@@ -206,7 +206,7 @@ def run(
 
     Args:
         core: the line search.
-        evaluate: the objective.
+        objective: what to minimise.
         state: where to begin.
         limits: when to stop.
         history: to be filled, or None.
@@ -231,7 +231,9 @@ def run(
 
     def body(carry: Any) -> Any:
         state, history = carry
-        new, moved = _advance(core, evaluate, limits, state)
+        new, moved = _advance(
+            core, lambda p: objective.evaluate(p, objective.arrays), limits, state
+        )
         if history is not None:
             history = history.record(new.num_iters - begin, moved, new)
         if report is not None:

@@ -281,14 +281,19 @@ def _run(
     dtype = _numerics.search_dtype(params)
     evaluate = _evaluator(fun, inputs, settings, dtype)
     params = jax.tree.map(jnp.asarray, params)
-    aux_like = jax.eval_shape(lambda p: evaluate(p).aux, params) if settings.has_aux else None
     packing = Packing.of(params, side_by_side=settings.side_by_side)
+    packed = packing.pack(params)
+    objective = _objective.trace(
+        packing.packed_evaluation(lambda p: evaluate(jax.tree.map(_numerics.like, p, params))),
+        packed,
+    )
     if state is not None:
-        _checks.same_structure("aux of fun", aux_like, "state.aux", state.aux, dtypes=True)
+        _checks.same_structure(
+            "aux of fun", objective.like.aux, "state.aux", state.aux, dtypes=True
+        )
         state = packing.packed_state(state)
     else:
-        packed = packing.pack(params)
-        state = _trial.start(settings.core, packed, aux_like, settings.memory_size)
+        state = _trial.start(settings.core, packed, objective.like.aux, settings.memory_size)
     limits = limits._replace(
         num_iters=_numerics.add_counters(state.num_iters, limits.num_iters),
         num_evals=_numerics.add_counters(state.num_evals, limits.num_evals),
@@ -301,14 +306,7 @@ def _run(
         def report(state: _trial.MinimizeState, *happened: jax.Array) -> jax.Array:
             return tell(packing.unpacked_state(state), *happened)
 
-    state, history = _descent.run(
-        settings.core,
-        packing.packed_evaluation(lambda p: evaluate(jax.tree.map(_numerics.like, p, params))),
-        state,
-        limits,
-        history,
-        report,
-    )
+    state, history = _descent.run(settings.core, objective, state, limits, history, report)
     best_params, best_value, best_grad, best_aux = _descent.best(state)
     state = packing.unpacked_state(state)
     return MinimizeResult(

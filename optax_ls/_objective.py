@@ -25,6 +25,20 @@ class Evaluation(NamedTuple):
     aux: Any
 
 
+class Traced(NamedTuple):
+    """An objective after it was traced.
+
+    Attributes:
+        evaluate: function of params and ``arrays``; it closes over no array.
+        arrays: all that the objective closes over.
+        like: an :class:`Evaluation` of shapes and dtypes.
+    """
+
+    evaluate: Callable[[Any, list[jax.Array]], Evaluation]
+    arrays: list[jax.Array]
+    like: Evaluation
+
+
 def split_kwargs(
     fn: Callable[..., Any], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,6 +118,19 @@ def bind(
         return Evaluation(_numerics.strong(value, dtype), grad, aux)
 
     return evaluate
+
+
+def trace(evaluate: Callable[[Any], Evaluation], params: Any) -> Traced:
+    """Traces the objective, once, for params of these shapes."""
+    program, like = jax.make_jaxpr(evaluate, return_shape=True)(params)
+    structure = jax.tree.structure(like)
+
+    def traced(params: Any, arrays: list[jax.Array]) -> Evaluation:
+        out = jax.core.eval_jaxpr(program.jaxpr, arrays, *jax.tree.leaves(params))
+        evaluation: Evaluation = jax.tree.unflatten(structure, out)
+        return evaluation
+
+    return Traced(traced, program.consts, like)
 
 
 def value_and_grad_from_state(
