@@ -18,7 +18,18 @@ from typing import Any, NamedTuple, Optional
 import jax
 import jax.numpy as jnp
 
-from . import _direction, _lanes, _memory, _numerics, _reductions, _scale, _stopping, _trial, tree
+from . import (
+    _direction,
+    _lanes,
+    _memory,
+    _numerics,
+    _reductions,
+    _scale,
+    _stopping,
+    _trial,
+    _window,
+    tree,
+)
 from ._engine import LinesearchCore
 from ._objective import Evaluation, Traced
 from ._result import History, MinimizeStatus
@@ -213,37 +224,36 @@ def run(
         report: is told of states, whether the iterate moved, and whether that was the end; it
             returns whether to stop. None if nobody wants to know.
     """
-    begin = state.num_iters
     status = _stopping.at_once(
         state.value, state.grad_norm, state.num_iters, state.num_evals, limits
     )
     state = state._replace(status=_numerics.strong(status, state.status.dtype))
     if history is not None:
-        history = history.record(jnp.zeros_like(begin), state.num_evals > 0, state)
+        history = history.record(jnp.zeros_like(state.num_iters), state.num_evals > 0, state)
 
-    def running(state: MinimizeState) -> jax.Array:
+    def running(carry: Any) -> Any:
+        state, _ = carry
         return state.status == int(MinimizeStatus.RUNNING)
 
-    def goes_on(carry: Any) -> Any:
-        # With one answer for all lanes nothing selects between carries; those that have stopped are
-        # held still by judge.
-        return _lanes.any_lane(running(carry[0]))
-
-    def body(carry: Any) -> Any:
-        state, history = carry
-        new, moved = _advance(
-            core, lambda p: objective.evaluate(p, objective.arrays), limits, state
-        )
+    # Lanes of a vmap that have stopped are held still by judge.
+    def trip(carry: Any, inputs: Any) -> Any:
+        (state, history), (arrays, limits, begin) = carry, inputs
+        new, moved = _advance(core, lambda p: objective.evaluate(p, arrays), limits, state)
         if history is not None:
             history = history.record(new.num_iters - begin, moved, new)
         if report is not None:
-            stop = report(new, moved, running(state) & ~running(new))
+            goes_on = running((new, history))
+            stop = report(new, moved, running(carry) & ~goes_on)
             code = jnp.asarray(int(MinimizeStatus.STOPPED_BY_CALLBACK), new.status.dtype)
-            new = new._replace(status=jnp.where(stop & running(new), code, new.status))
+            new = new._replace(status=jnp.where(stop & goes_on, code, new.status))
         return new, history
 
-    final: tuple[MinimizeState, Optional[History]] = jax.lax.while_loop(
-        goes_on, body, (state, history)
+    final: tuple[MinimizeState, Optional[History]] = _window.loop(
+        running,
+        trip,
+        (state, history),
+        (objective.arrays, limits, state.num_iters),
+        in_turns=objective.is_pure and report is None,
     )
     return final
 

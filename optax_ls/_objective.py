@@ -32,11 +32,14 @@ class Traced(NamedTuple):
         evaluate: function of params and ``arrays``; it closes over no array.
         arrays: all that the objective closes over.
         like: an :class:`Evaluation` of shapes and dtypes.
+        is_pure: whether it only computes: it tells nobody, and knows nothing of the other lanes
+            of a :func:`jax.vmap`.
     """
 
     evaluate: Callable[[Any, list[jax.Array]], Evaluation]
     arrays: list[jax.Array]
     like: Evaluation
+    is_pure: bool
 
 
 def split_kwargs(
@@ -130,7 +133,7 @@ def trace(evaluate: Callable[[Any], Evaluation], params: Any) -> Traced:
         evaluation: Evaluation = jax.tree.unflatten(structure, out)
         return evaluation
 
-    return Traced(traced, program.consts, like)
+    return Traced(traced, program.consts, like, not program.effects)
 
 
 def value_and_grad_from_state(

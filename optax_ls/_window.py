@@ -1,0 +1,163 @@
+"""A loop whose lanes, under :func:`jax.vmap`, take turns in a window of some of them.
+
+A batched loop turns until its last lane has stopped, and in every trip all lanes pass through the
+cache. Where lanes are small and many, only those in a window make trips. When some of them have
+stopped, these are left behind, and the window moves on to as many that have not begun. So what is
+in the window stays in the cache, and a lane that takes long keeps none waiting but the last ones.
+
+That is for CPUs, for the sake of their caches. Other devices are kept busy by many lanes at once,
+and several devices may have the lanes spread among them: there all make their trips together.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import _lanes
+
+# How many lanes make trips at a time. Calls weigh on the trips of fewer, and more bring nothing.
+_WIDTH = 128
+# How many of them stop before the window moves: that costs half a trip.
+_ENOUGH = 10
+# How much of the cache next to a core the window may take. Larger lanes go on together, which keeps
+# more than one core busy.
+_MOST_BYTES = 5 * 2**17
+
+
+def loop(
+    running: Callable[[Any], jax.Array],
+    trip: Callable[[Any, Any], Any],
+    carry: Any,
+    inputs: Any,
+    *,
+    in_turns: bool,
+) -> Any:
+    """Makes trips while ``running(carry)``; under :func:`jax.vmap`, while any lane does.
+
+    Args:
+        running: of a carry, a scalar.
+        trip: ``trip(carry, inputs)`` is the next carry. Under :func:`jax.vmap` it must leave the
+            carry of a lane that is not running as it is.
+        carry: tree of arrays.
+        inputs: tree of arrays.
+        in_turns: whether lanes may take turns. Then ``running`` and ``trip`` close over no array,
+            lanes know nothing of each other, and nobody is told of a trip.
+    """
+
+    def together(carry: Any, inputs: Any) -> Any:
+        # With one answer for all lanes nothing selects between carries.
+        return jax.lax.while_loop(
+            lambda carry: _lanes.any_lane(running(carry)), lambda carry: trip(carry, inputs), carry
+        )
+
+    if not in_turns or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return together(carry, inputs)
+    call = jax.custom_batching.custom_vmap(together)
+
+    @call.def_vmap
+    def over_lanes(size: int, batched: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
+        fits = _WIDTH * _bytes_of_lane(size, batched, carry, inputs) <= _MOST_BYTES
+        if not any(jax.tree.leaves(batched)) or size < 2 * _WIDTH or not fits:
+            return _batched(together, size, batched, carry, inputs)
+        of_carry, of_inputs = batched
+        carry = jax.tree.map(
+            lambda x, has_lanes: x if has_lanes else jnp.broadcast_to(x, (size, *x.shape)),
+            carry,
+            of_carry,
+        )
+        axes = _axes(of_inputs)
+
+        @jax.custom_batching.custom_vmap
+        def turns(carry: Any, inputs: Any) -> Any:
+            return _take_turns(running, trip, carry, inputs, axes)
+
+        # A vmap of a vmap has all its lanes make their trips together.
+        all_lanes = jax.vmap(together, in_axes=(0, axes), axis_size=size)
+        turns.def_vmap(functools.partial(_batched, all_lanes))
+        return turns(carry, inputs), jax.tree.map(lambda _: True, carry)
+
+    return call(carry, inputs)
+
+
+def _axes(batched: Any) -> Any:
+    return jax.tree.map(lambda has_lanes: 0 if has_lanes else None, batched)
+
+
+def _batched(
+    fn: Callable[[Any, Any], Any], size: int, batched: Any, carry: Any, inputs: Any
+) -> tuple[Any, Any]:
+    """What :func:`jax.vmap` makes of ``fn``, as a rule for ``custom_vmap``."""
+    any_lanes = any(jax.tree.leaves(batched))
+    if any_lanes:  # there are none where only tangents have lanes
+        fn = jax.vmap(fn, in_axes=_axes(tuple(batched)), axis_size=size)
+    out = fn(carry, inputs)
+    return out, jax.tree.map(lambda _: any_lanes, out)
+
+
+def _bytes_of_lane(size: int, batched: Any, carry: Any, inputs: Any) -> float:
+    """What a trip of one lane may touch that belongs to no other."""
+
+    def of_one(x: jax.Array, has_lanes: bool) -> float:
+        return x.size * x.dtype.itemsize / (size if has_lanes else 1)
+
+    of_carry, of_inputs = batched
+    own = jax.tree.map(lambda x, has: of_one(x, has) if has else 0.0, inputs, of_inputs)
+    return float(sum(jax.tree.leaves((jax.tree.map(of_one, carry, of_carry), own))))
+
+
+def _take_turns(
+    running: Callable[[Any], jax.Array],
+    trip: Callable[[Any, Any], Any],
+    carry: Any,
+    inputs: Any,
+    axes: Any,
+) -> Any:
+    """The loop over all lanes of ``carry``, of which those in the window make trips.
+
+    Whenever enough of them have stopped, the window is sorted, those that have stopped before those
+    that are running, and moves on by as many as have stopped.
+
+    Args:
+        running: as for :func:`loop`.
+        trip: as for :func:`loop`.
+        carry: every leaf has lanes.
+        inputs: tree of arrays.
+        axes: tree like ``inputs``: None for what all lanes share, 0 for what has lanes.
+    """
+    still_running = jax.vmap(running)
+    trips = jax.vmap(trip, in_axes=(0, axes))
+    lanes = jnp.arange(len(jax.tree.leaves(carry)[0]))
+    last = len(lanes) - _WIDTH
+
+    def turn(turning: Any) -> Any:
+        everywhere, begin, _ = turning
+        window, who = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, begin, _WIDTH), everywhere
+        )
+        theirs = jax.tree.map(lambda x, axis: x if axis is None else x[who], inputs, axes)
+        # The last window, after which nobody comes, waits for all.
+        enough = jnp.where(begin == last, _WIDTH, _ENOUGH)
+        window = jax.lax.while_loop(
+            lambda window: jnp.count_nonzero(~still_running(window)) < enough,
+            lambda window: trips(window, theirs),
+            window,
+        )
+        runs = still_running(window)
+        order = jnp.argsort(runs)
+        everywhere = jax.tree.map(
+            lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new[order], begin, 0),
+            everywhere,
+            (window, who),
+        )
+        next_begin = jnp.minimum(begin + jnp.count_nonzero(~runs), last)
+        return everywhere, next_begin, begin < last
+
+    begin, goes_on = jnp.zeros_like(lanes[0]), jnp.ones((), bool)
+    (carry, lanes), _, _ = jax.lax.while_loop(
+        lambda turning: turning[2], turn, ((carry, lanes), begin, goes_on)
+    )
+    back = jnp.argsort(lanes)
+    return jax.tree.map(lambda x: x[back], carry)
