@@ -79,12 +79,15 @@ def keep_types(new: chex.ArrayTree, old: chex.ArrayTree) -> Any:
 def zeros_alike(params: chex.ArrayTree, *leading: int) -> Any:
     """Strong-typed zeros like ``params`` with further leading axes, sharded as ``params`` are.
 
-    Under jit a constant has no place of its own. So the zeros are computed from the params, by a
-    comparison that is false for every number, and the compiler places them alike.
+    Under jit a constant has no place of its own. Where there are several, the zeros are computed
+    from the params, by a comparison that is false for every number, and the compiler places them
+    alike. Where there is one they are a constant, which all lanes of a :func:`jax.vmap` share.
     """
 
     def zeros(p: Any) -> Any:
         p = strong(p)
+        if isinstance(p, jax.core.Tracer) and jax.device_count() == 1:
+            return jnp.zeros((*leading, *p.shape), p.dtype)
         p = jnp.broadcast_to(p, (*leading, *p.shape))
         return ((p == p) & (p != p)).astype(p.dtype)
 

@@ -237,6 +237,16 @@ def test_objective_that_tells_someone_keeps_lanes_together(narrow, capfd):
     assert capfd.readouterr().out.count("here") == np.max(result.num_evals)
 
 
+def test_lanes_outside_the_window_take_no_memory_but_their_result(narrow):
+    def temporary(lanes):
+        run = jax.vmap(lambda x: minimize(lambda x: rosenbrock(x), x).params)
+        compiled = jax.jit(run).lower(jnp.zeros((lanes, 50), "float32")).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # The params are there twice while they are put in order; a state has ten vectors like them.
+    assert temporary(1040) - temporary(40) < 1000 * 3 * (50 * 4)
+
+
 def test_program_holds_one_copy_of_the_objective(narrow):
     run = jax.vmap(lambda x: minimize(lambda x: jnp.sum(jnp.sinh(x) ** 2), x))
     assert jax.jit(run).lower(starts()).as_text().count("chlo.sinh") == 1
