@@ -40,6 +40,11 @@ def _each_lane(size: int, batched: Any, condition: jax.Array) -> tuple[Any, bool
     return condition, batched[0]
 
 
+def axes(batched: Any) -> Any:
+    """The ``in_axes`` of :func:`jax.vmap` for what a rule of ``custom_vmap`` is told has lanes."""
+    return jax.tree.map(lambda has_lanes: 0 if has_lanes else None, batched)
+
+
 def once(condition: jax.Array, fn: Callable[..., Any], carry: Any, *inputs: Any) -> Any:
     """``fn(mask, carry, *inputs)`` where the condition holds, else ``carry``; changed in place.
 
@@ -64,10 +69,9 @@ def once(condition: jax.Array, fn: Callable[..., Any], carry: Any, *inputs: Any)
             (condition, carry),
             tuple(batched[:2]),
         )
-        axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, batched[2])
         lanes = jax.vmap(
             lambda mask, carry, inputs: fn(mask, carry, *inputs),
-            in_axes=(0, 0, axes),
+            in_axes=(0, 0, axes(batched[2])),
             axis_size=size,
         )
         out = _at_most_once(

@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from . import _numerics
+from . import _lanes, _numerics
 
 # Whether dimensions can be told by a rule, which came with the partitioner that minds them.
 _KNOWS_RULES = "sharding_rule" in inspect.signature(custom_partitioning.def_partition).parameters
@@ -180,8 +180,7 @@ def _in_one_exchange(
 
     @lanes.def_vmap
     def over_lanes(size: int, batched: Any, *flat: Any) -> Any:
-        axes = tuple(0 if is_batched else None for is_batched in batched)
-        return jax.vmap(in_one, in_axes=axes, axis_size=size)(*flat), True
+        return jax.vmap(in_one, in_axes=_lanes.axes(tuple(batched)), axis_size=size)(*flat), True
 
     smooth = jax.custom_jvp(lambda *flat: lanes(*flat))
     smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))

@@ -62,7 +62,7 @@ def loop(
         fits = _WIDTH * _bytes_of_lane(size, batched, carry, inputs) <= _MOST_BYTES
         if not any(jax.tree.leaves(batched)) or size < 2 * _WIDTH or not fits:
             return _batched(together, size, batched, carry, inputs)
-        axes = _axes(tuple(batched))
+        axes = _lanes.axes(tuple(batched))
 
         @jax.custom_batching.custom_vmap
         def turns(carry: Any, inputs: Any) -> Any:
@@ -76,17 +76,13 @@ def loop(
     return call(carry, inputs)
 
 
-def _axes(batched: Any) -> Any:
-    return jax.tree.map(lambda has_lanes: 0 if has_lanes else None, batched)
-
-
 def _batched(
     fn: Callable[[Any, Any], Any], size: int, batched: Any, carry: Any, inputs: Any
 ) -> tuple[Any, Any]:
     """What :func:`jax.vmap` makes of ``fn``, as a rule for ``custom_vmap``."""
     any_lanes = any(jax.tree.leaves(batched))
     if any_lanes:  # there are none where only tangents have lanes
-        fn = jax.vmap(fn, in_axes=_axes(tuple(batched)), axis_size=size)
+        fn = jax.vmap(fn, in_axes=_lanes.axes(tuple(batched)), axis_size=size)
     out = fn(carry, inputs)
     return out, jax.tree.map(lambda _: any_lanes, out)
 

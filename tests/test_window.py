@@ -114,18 +114,16 @@ def test_slow_lane_keeps_none_waiting(narrow):
 
 
 TOGETHER = {
-    "several devices": ("jax.device_count", lambda: 8),
-    "another device": ("jax.default_backend", lambda: "gpu"),
-    "larger than the cache": ("optax_ls._window._MOST_BYTES", 4 * WIDTH),
-    "few": ("optax_ls._window._WIDTH", 7),
+    "several devices": (jax, "device_count", lambda: 8),
+    "another device": (jax, "default_backend", lambda: "gpu"),
+    "larger than the cache": (_window, "_MOST_BYTES", 4 * WIDTH),
+    "few": (_window, "_WIDTH", 7),
 }
 
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_all_lanes_make_trips_together_where_windows_do_not_pay(name, narrow, monkeypatch):
-    path, value = TOGETHER[name]
-    target = {"jax": jax, "optax_ls._window": _window}[path.rpartition(".")[0]]
-    monkeypatch.setattr(target, path.rpartition(".")[2], value)
+    monkeypatch.setattr(*TOGETHER[name])
     lefts = [*range(12), 30]
     countdown = Countdown()
     assert_counted(countdown.of(lefts), lefts)
