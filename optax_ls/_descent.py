@@ -111,35 +111,22 @@ def _turned(
 ) -> _Turn:
     """The turn at ``arrival``: the memory learns the pair and gives a new direction."""
     old, (allowed, forget) = turn.memory, flags
-    pair = tree.sub(arrival.params, iterate.params), tree.sub(arrival.grad, iterate.grad)
-
-    def propose() -> Any:
-        flags, scale = (allowed & mask, forget), _scale.generous
-        return _direction.propose(
-            old, arrival.grad, *pair, *flags, values, scale=scale, factor=-1.0
-        )
-
-    # In a branch, so that all has been read before the rows are written: then they are written in
-    # place. The compiler cannot know that a counter is never negative.
-    downhill, lesson = jax.lax.cond(
-        _lanes.any_lane(jnp.asarray(old.count) >= 0),
-        propose,
-        lambda: (arrival.grad, _memory.nothing_learnt(old)),
+    ends = _memory.Ends(iterate.params, iterate.grad, arrival.params, arrival.grad)
+    flags = allowed & mask, forget
+    downhill, memory = _direction.propose(
+        old, ends, *flags, values, scale=_scale.generous, factor=-1.0
     )
     # A lane that does not turn may learn nothing; of the rest, only this changes without a pair.
     s_dot_g, y_dot_g = tree.where(
-        mask, (lesson.s_dot_g, lesson.y_dot_g), (old.s_dot_g, old.y_dot_g)
+        mask, (memory.s_dot_g, memory.y_dot_g), (old.s_dot_g, old.y_dot_g)
     )
-    lesson = lesson._replace(s_dot_g=s_dot_g, y_dot_g=y_dot_g)
-    stacks = _lanes.once(lesson.good, _memory.with_pair, _memory.Stacks.of(old), pair, lesson)
-    memory = _memory.with_stacks(old, stacks, lesson)
+    memory = memory._replace(s_dot_g=s_dot_g, y_dot_g=y_dot_g)
     downhill = _lanes.once(restart, _steepest_descent, downhill, arrival.params, arrival.grad)
     return _Turn(memory, tree.where(mask, downhill, turn.direction))
 
 
-def _arrived(mask: Any, iterate: _Point, arrival: _Point) -> _Point:
-    there: _Point = tree.where(mask, arrival, iterate)
-    return there
+def _arrived(mask: Any, before: Any, after: Any) -> Any:
+    return tree.where(mask, after, before)
 
 
 def _advance(
@@ -188,9 +175,10 @@ def _advance(
         verdict.restart,
     )
     # Apart from the turn, which still reads where it comes from, and visibly after it: that no
-    # counter is negative the compiler cannot know.
+    # counter is negative the compiler cannot know. Each part in a loop of its own, side by side.
     moved = verdict.moved & (turn.memory.num_pairs >= 0)
-    iterate = _lanes.once(moved, _arrived, iterate, arrival)
+    parts = zip(iterate, arrival, strict=True)
+    iterate = _Point(*(_lanes.once(moved, _arrived, *both) for both in parts))
     memory = turn.memory._replace(
         params=iterate.params,
         updates=iterate.grad,

@@ -17,9 +17,9 @@ and column:
 * adding a newest pair adds a last column r, with <s, y> at its end, to R. In the inverse that is
   the column -R^-1 r / <s, y>, with 1 / <s, y> at its end.
 
-Only that row and column are ever written, and only after all products have been taken: until then
-H is computed from the matrices without the pair, and from its column and row. What stands in rows
-and columns of empty slots is finite, and always met by a zero.
+Only that row and column of the matrices are ever written, and only once H g has its weights: until
+then they are computed from the matrices without the pair, and from its column and row. What stands
+in rows and columns of empty slots is finite, and always met by a zero.
 
 The products of the memory with a new y = g' - g are the differences of its products with g' and g,
 as Byrd, Nocedal & Schnabel have it, so that a sweep over the memory is saved. Where y is short
@@ -28,6 +28,7 @@ beside g' such a difference has lost digits, and the sweep is made.
 All inner products are real: a complex vector counts as the real one of twice its length.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
 import chex
@@ -35,22 +36,22 @@ import jax
 import jax.numpy as jnp
 
 from . import _lanes, _memory, _numerics, _reductions, _scale, tree
-from ._memory import Lesson, ScaleByLBFGSState
+from ._memory import Ends, Lesson, ScaleByLBFGSState
 
 
 class Products(NamedTuple):
     """All inner products that one update needs.
 
-    Of the memory with g and y; and of the new vectors g (the gradient), s and y (the pair) among
-    themselves. y is that which enters, with its multiple ``bend`` of s.
+    Of the memory with g and y; |g|; and those of the new vectors g (the gradient), s and y (the
+    pair). y is that which enters, with its multiple ``bend`` of s.
     """
 
     s_g: jax.Array
     y_g: jax.Array
     s_y: jax.Array
     y_y: jax.Array
-    bend: jax.Array
-    new_gg: jax.Array
+    bend: Optional[jax.Array]
+    g_norm: jax.Array
     new_sg: jax.Array
     new_yg: jax.Array
     new_ss: jax.Array
@@ -87,7 +88,7 @@ _SLIGHT_BEND = 0.1
 _VISIBLE = 1000
 
 
-def bent(sg: Any, ss: Any, sy: Any, values: Optional[tuple[Any, Any]]) -> jax.Array:
+def bent(sg: Any, ss: Any, sy: Any, values: tuple[Any, Any]) -> jax.Array:
     """The multiple of s that is added to y for what the values at both ends of the pair say.
 
     <s, y> / |s|^2 is a mean of the second derivative between the ends. The cubic with the values f,
@@ -99,10 +100,8 @@ def bent(sg: Any, ss: Any, sy: Any, values: Optional[tuple[Any, Any]]) -> jax.Ar
         sg: <s, g'>.
         ss: |s|^2.
         sy: <s, y>.
-        values: f and f'; None for no multiple.
+        values: f and f'.
     """
-    if values is None:
-        return jnp.zeros_like(sy)
     before, after = values
     bend = 6 * (before - after) + 6 * sg - 3 * sy
     bend = jnp.clip(bend, _LEAST_BEND * sy, _MOST_BEND * sy)
@@ -112,62 +111,101 @@ def bent(sg: Any, ss: Any, sy: Any, values: Optional[tuple[Any, Any]]) -> jax.Ar
     return jnp.where(worth, bend / ss, 0)
 
 
+def _both_dots(rows_s: Any, rows_y: Any, g: Any, gg: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The products of both stacks of rows with a vector, side by side.
+
+    XLA for CPUs computes each in one thread, and both in the same thread if they become ready
+    together. So the second is made to wait for the square of the vector, which another thread
+    knows long before the first is done.
+
+    Args:
+        rows_s: leaf with a leading axis of length m.
+        rows_y: the same.
+        g: leaf.
+        gg: its square.
+    """
+
+    def with_g(rows: jax.Array, g: jax.Array) -> jax.Array:
+        return _reductions.dot(rows, g, gg.dtype)
+
+    if g.size <= _memory.SMALL:
+        return with_g(rows_s, g), with_g(rows_y, g)
+    # No square is negative, which the compiler cannot know.
+    return with_g(rows_s, g), _lanes.by_itself(~(gg < 0), with_g, rows_y, g)
+
+
+def among_pair(ends: Ends, dtype: Any) -> Sequence[jax.Array]:
+    """|s|^2, <s, y> and |y|^2."""
+    return _reductions.total(
+        lambda *leaves: _among_pair(*leaves, dtype=dtype), _twice(ends), ((),) * 3, dtype
+    )
+
+
+def _twice(ends: Ends) -> tuple[Any, ...]:
+    """The pair, and once more with the other sign.
+
+    A difference that stands in one product only the compiler takes in the sweep for that, and
+    makes no vector of it.
+    """
+    return *ends.pair, *ends.opposite.pair
+
+
+def _among_pair(s: Any, y: Any, r: Any, z: Any, *, dtype: Any) -> list[jax.Array]:
+    return [_reductions.dot(*both, dtype) for both in ((r, r), (s, y), (z, z))]
+
+
 def inner_products(
     state: ScaleByLBFGSState,
-    g: Any,
-    s: Any,
-    y: Any,
+    ends: Ends,
+    slot: jax.Array,
     values: Optional[tuple[Any, Any]] = None,
+    among: Optional[Sequence[jax.Array]] = None,
 ) -> Products:
     """One sweep over the memory, and one all-reduce; two of each where y is short, or bent.
 
+    If the pair is not in the rows, only what is not about it means anything.
+
     Args:
-        state: before the pair.
-        g: tree, the gradient.
-        s: tree, the step.
-        y: tree, the change of the gradient.
+        state: has the pair in the rows of its slot.
+        ends: of the step that makes the pair.
+        slot: of the pair.
         values: see :func:`bent`.
+        among: what :func:`among_pair` gives, if that is known.
     """
     dtype, size = state.weights_memory.dtype, state.weights_memory.shape[0]
     rows = state.diff_params_memory, state.diff_updates_memory
 
-    def with_rows(rows_s: Any, rows_y: Any, vector: Any) -> list[jax.Array]:
-        return [_reductions.dot(rows, vector, dtype) for rows in (rows_s, rows_y)]
+    def with_rows(rows_s: Any, rows_y: Any, g: Any, *pair: Any) -> Sequence[jax.Array]:
+        gg = _reductions.dot(g, g, dtype)
+        products = *_both_dots(rows_s, rows_y, g, gg), gg
+        return products if not pair else (*products, *_among_pair(*pair, dtype=dtype))
 
-    def of_leaf(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any) -> list[jax.Array]:
-        among_new = (g, g), (s, g), (y, g), (s, s), (s, y), (y, y)
-        products = [_reductions.dot(a, b, dtype) for a, b in among_new]
-        return [*with_rows(rows_s, rows_y, g), *products]
-
-    of_rows = ((size,), (size,))
-    s_g, y_g, gg, sg, yg, ss, sy, yy = _reductions.total(
-        of_leaf, (*rows, g, s, y), (*of_rows, *((),) * 6), dtype
-    )
-    bend = bent(sg, ss, sy, values)
+    trees = (*rows, ends.new_grad, *(_twice(ends) if among is None else ()))
+    shapes = (size,), (size,), *((),) * (4 if among is None else 1)
+    s_g, y_g, gg, *found = _reductions.total(with_rows, trees, shapes, dtype)
+    ss, sy, yy = found if among is None else among
+    sg, yg = (jnp.sum(jnp.where(jnp.arange(size) == slot, x, 0)) for x in (s_g, y_g))
+    loses_digits, bend = yy < _LONG_ENOUGH**2 * gg, None
+    if values is not None:
+        bend = bent(sg, ss, sy, values)
+        loses_digits |= bend != 0
+        y_g = y_g + state.bends * s_g
+        yg, sy, yy = yg + bend * sg, sy + bend * ss, yy + bend * (2 * sy + bend * ss)
 
     def directly() -> tuple[jax.Array, ...]:
-        bent_y = _memory.plus_multiple(y, bend, s)
-        return tuple(_reductions.total(with_rows, (*rows, bent_y), of_rows, dtype))
+        s, y = ends.pair
+        if bend is not None:
+            y = jax.tree.map(lambda y, s: (y + bend * s).astype(y.dtype), y, s)
+        s_y, y_y, _ = _reductions.total(with_rows, (*rows, y), shapes[:3], dtype)
+        return s_y, y_y if bend is None else y_y + state.bends * s_y
 
-    short = yy < _LONG_ENOUGH**2 * gg
     s_y, y_y = jax.lax.cond(
-        (state.num_pairs > 0) & (short | (bend != 0)),
+        (state.num_pairs > 0) & loses_digits,
         directly,
         lambda: (s_g - state.s_dot_g, y_g - state.y_dot_g),
     )
-    return Products(
-        s_g=s_g,
-        y_g=y_g,
-        s_y=s_y,
-        y_y=y_y,
-        bend=bend,
-        new_gg=gg,
-        new_sg=sg,
-        new_yg=yg + bend * sg,
-        new_ss=ss,
-        new_sy=sy + bend * ss,
-        new_yy=yy + bend * (2 * sy + bend * ss),
-    )
+    g_norm = norm(ends.new_grad, dtype, gg)
+    return Products(s_g, y_g, s_y, y_y, bend, g_norm, sg, yg, ss, sy, yy)
 
 
 def _has_curvature(products: Products) -> Any:
@@ -180,47 +218,50 @@ def _has_curvature(products: Products) -> Any:
 def learn(
     state: ScaleByLBFGSState,
     products: Products,
-    allowed: chex.Numeric = True,
-    forget: chex.Numeric = False,
+    slot: jax.Array,
+    replaced: jax.Array,
+    forget: jax.Array,
 ) -> Lesson:
-    """What to do with the pair: it enters in place of the oldest, if it has curvature.
+    """What to do with the pair in the rows: it stays if it has curvature.
 
     Args:
         state: has the algebra of the memory without the pair.
         products: of memory, gradient and pair.
-        allowed: bool, whether the pair may enter at all.
-        forget: bool, whether to drop the older pairs first.
+        slot: where the pair stands.
+        replaced: bool, whether it does.
+        forget: bool, whether to drop the older pairs.
     """
-    slots = jnp.arange(state.weights_memory.shape[0])
-    slot = jnp.where(forget, 0, state.num_pairs) % len(slots)
-    rho, new = state.weights_memory, slots == slot
-    old = (rho != 0) & ~jnp.asarray(forget)
-    older = old & ~new
-    may_enter = jnp.asarray(allowed) & _has_curvature(products)
-    sy = jnp.where(may_enter, products.new_sy, 1)
+    rho, new = state.weights_memory, jnp.arange(state.weights_memory.shape[0]) == slot
+    older = (rho != 0) & ~forget & ~(new & replaced)
+    may_stay = replaced & _has_curvature(products)
+    sy = jnp.where(may_stay, products.new_sy, 1)
     column = jnp.where(older, -_dot(state.inverse_r, jnp.where(older, products.s_y, 0)) / sy, 0)
     y_y = jnp.where(older, products.y_y, 0)
-    good = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(y_y))
+    good = may_stay & jnp.all(jnp.isfinite(column) & jnp.isfinite(y_y))
 
     def if_good(x: jax.Array) -> jax.Array:
         return jnp.where(good, x, 0)
 
-    here = good & new  # where the pair enters: one at most is true
-    num_pairs = jnp.where(forget, 0, jnp.asarray(state.num_pairs))
+    def with_new(x: jax.Array, of_new: jax.Array) -> jax.Array:
+        return jnp.where(new & replaced, if_good(of_new), x)
+
+    others = ~forget if len(rho) > 1 else ~(forget | replaced)  # whether there may be any
+    before = jnp.where(forget, 0, jnp.asarray(state.num_pairs))
     return Lesson(
         good=good,
+        replaced=replaced,
         slot=slot,
-        bend=products.bend,
         column=if_good(column),
         y_y=if_good(y_y),
         sy=sy,
         yy=if_good(products.new_yy),
         sg=if_good(products.new_sg),
         yg=if_good(products.new_yg),
-        weights_memory=jnp.where(here, 1 / sy, jnp.where(old, rho, 0)),
-        num_pairs=jnp.where(good, _numerics.increment(num_pairs), num_pairs),
-        s_dot_g=jnp.where(here, products.new_sg, products.s_g),
-        y_dot_g=jnp.where(here, products.new_yg, products.y_g),
+        weights_memory=with_new(jnp.where(older, rho, 0), 1 / sy),
+        num_pairs=jnp.where(good, _numerics.increment(before), jnp.where(others, before, 0)),
+        s_dot_g=with_new(products.s_g, products.new_sg),
+        y_dot_g=with_new(products.y_g, products.new_yg),
+        bends=state.bends if products.bend is None else with_new(state.bends, products.bend),
     )
 
 
@@ -229,17 +270,11 @@ def _dot(matrix: jax.Array, vector: jax.Array) -> jax.Array:
 
 
 class Weights(NamedTuple):
-    """H g as a combination: ``g`` times the gradient, plus ``s`` and ``y`` times the memory.
-
-    ``new_s`` and ``new_y`` are the weights of the pair itself, which is not among the rows yet; the
-    rows in its slot have none.
-    """
+    """H g as a combination: ``g`` times the gradient, plus ``s`` and ``y`` times the memory."""
 
     g: jax.Array
     s: jax.Array
     y: jax.Array
-    new_s: jax.Array
-    new_y: jax.Array
 
 
 def weigh(state: ScaleByLBFGSState, lesson: Lesson, gamma: jax.Array) -> Weights:
@@ -251,7 +286,8 @@ def weigh(state: ScaleByLBFGSState, lesson: Lesson, gamma: jax.Array) -> Weights
         gamma: the factor of the identity.
     """
     rho, column, y_y = lesson.weights_memory, lesson.column, lesson.y_y
-    older = (rho != 0) & ~(lesson.good & (jnp.arange(len(rho)) == lesson.slot))
+    here = lesson.good & (jnp.arange(len(rho)) == lesson.slot)
+    older = (rho != 0) & ~here
 
     def of_older(x: jax.Array) -> jax.Array:
         return jnp.where(older, x, 0)
@@ -266,23 +302,22 @@ def weigh(state: ScaleByLBFGSState, lesson: Lesson, gamma: jax.Array) -> Weights
     new_inner = lesson.sg + gamma * (new_gram_y - lesson.yg)
     of_s = of_older(_dot(inner, state.inverse_r))
     new_s = _dot(column, inner) + jnp.where(lesson.good, new_inner / lesson.sy, 0)
-    of_y, new_y = -gamma * of_y, -gamma * new_y
-    return Weights(gamma, of_s, of_y, new_s + lesson.bend * new_y, new_y)
+    s, y = jnp.where(here, new_s, of_s), jnp.where(here, new_y, of_y)
+    y = -gamma * y
+    return Weights(gamma, s if lesson.bends is None else s + lesson.bends * y, y)
 
 
-def combine(rows_s: Any, rows_y: Any, g: Any, s: Any, y: Any, weights: Weights) -> Any:
+def combine(rows_s: Any, rows_y: Any, g: Any, weights: Weights) -> Any:
     """The combination of trees that ``weights`` are for.
 
     Args:
-        rows_s: tree with a leading axis of length m, the older s.
+        rows_s: tree with a leading axis of length m, each s.
         rows_y: the same for y.
         g: tree.
-        s: tree, of the pair.
-        y: tree, of the pair.
         weights: of them all.
     """
     return jax.tree.map(
-        lambda *leaves: _combination(*leaves, weights=tuple(weights)), g, s, y, rows_s, rows_y
+        lambda *leaves: _combination(*leaves, weights=tuple(weights)), g, rows_s, rows_y
     )
 
 
@@ -293,58 +328,61 @@ _MOST_UNROLLED = 24
 
 
 @jax.jit  # traced once for all leaves of one shape
-def _combination(g: Any, s: Any, y: Any, rows_s: Any, rows_y: Any, *, weights: Any) -> Any:
+def _combination(g: Any, rows_s: Any, rows_y: Any, *, weights: Any) -> Any:
     wide = _numerics.at_least_float32(g.dtype)
-    of_g, of_rows_s, of_rows_y, of_s, of_y = (weight.astype(wide) for weight in weights)
-    total = of_g * g + of_s * s + of_y * y
+    of_g, of_s, of_y = (weight.astype(wide) for weight in weights)
+    total = of_g * g
     if len(rows_s) > _MOST_UNROLLED and _numerics.finfo(g.dtype).dtype == wide:
-        for weights_of_rows, rows in ((of_rows_s, rows_s), (of_rows_y, rows_y)):
+        for weights_of_rows, rows in ((of_s, rows_s), (of_y, rows_y)):
             total = total + _dot(weights_of_rows.astype(g.dtype), rows)
         return total
     for slot in range(len(rows_s)):  # unrolled, so that all becomes one fused sweep
-        total = total + of_rows_s[slot] * rows_s[slot] + of_rows_y[slot] * rows_y[slot]
+        total = total + of_s[slot] * rows_s[slot] + of_y[slot] * rows_y[slot]
     return total.astype(g.dtype)
 
 
 def propose(
     state: ScaleByLBFGSState,
-    g: Any,
-    s: Any,
-    y: Any,
+    ends: Ends,
     allowed: chex.Numeric = True,
     forget: chex.Numeric = False,
     values: Optional[Any] = None,
     *,
     scale: _scale.Scale = _scale.of_newest,
     factor: float = 1.0,
-) -> tuple[Any, Lesson]:
-    """H g with the pair in the memory, times a factor, and what is to be written there.
+) -> tuple[Any, ScaleByLBFGSState]:
+    """H g with the pair in the memory, times a factor, and the memory with it.
 
     Args:
         state: before the pair.
-        g: tree, the gradient.
-        s: tree, the step.
-        y: tree, the change of the gradient.
+        ends: of the step that makes the pair; g is the gradient at the newer.
         allowed: bool, whether the pair may enter if it has curvature.
         forget: bool, whether the older pairs are dropped.
-        values: the objective at both ends of the pair, to bend y by; None leaves it.
+        values: the objective at both ends, to bend y by; None leaves it.
         scale: gives the factor gamma of the identity.
         factor: of H g.
     """
+    ends = ends.with_small_pair()
+    allowed, forget = jnp.asarray(allowed), jnp.asarray(forget)
+    slot = jnp.where(forget, 0, state.num_pairs) % len(state.weights_memory)
+    state = _memory.put_pair(state, ends, slot, allowed)
 
-    def algebra(numbers: Any, products: Products, *rest: Any) -> tuple[Lesson, Weights]:
-        *flags, g_norm = rest
-        lesson = learn(numbers, products, *flags)
-        weights = weigh(numbers, lesson, scale(numbers, lesson, products.new_ss, g_norm))
+    def algebra(numbers: Any, products: Products, *pair: Any) -> tuple[Lesson, Weights]:
+        lesson = learn(numbers, products, *pair)
+        gamma = scale(numbers, lesson, products.new_ss, products.g_norm)
+        weights = weigh(numbers, lesson, gamma)
         return lesson, Weights(*(factor * weight for weight in weights))
 
-    none: dict[str, Any] = dict.fromkeys(
-        ("params", "updates", "diff_params_memory", "diff_updates_memory")
-    )
-    products = inner_products(state, g, s, y, values)
-    g_norm = norm(g, products.new_gg.dtype, products.new_gg)
-    flags = jnp.asarray(allowed), jnp.asarray(forget)
-    told = state._replace(**none), products, *flags, g_norm
-    lesson, weights = _lanes.apart(jnp.asarray(state.num_pairs) >= 0, algebra, *told)
+    # Of one device these go on while the pair is written; several exchange all sums in one.
+    among = among_pair(ends, state.weights_memory.dtype) if jax.device_count() == 1 else None
+    none: dict[str, Any] = {"params": None, "updates": None}
+    ever = jnp.asarray(state.num_pairs) >= 0  # always, which the compiler cannot know
+    told = state._replace(**none), ends, slot, values, among
+    # By itself, so that nothing else is ready when it begins: see _both_dots.
+    products: Products = _lanes.by_itself(ever, inner_products, *told)
+    none.update(diff_params_memory=None, diff_updates_memory=None)
+    numbers = state._replace(**none)
+    lesson, weights = _lanes.apart(ever, algebra, numbers, products, slot, allowed, forget)
+    state = _memory.settle(state, lesson)
     rows = state.diff_params_memory, state.diff_updates_memory
-    return combine(*rows, g, s, y, weights), lesson
+    return combine(*rows, ends.new_grad, weights), state

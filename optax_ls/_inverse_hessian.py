@@ -48,9 +48,8 @@ class InverseHessian(NamedTuple):
             _reductions.inner_with_rows(rows, v, *self._size, dtype) for rows in (self.s, self.y)
         ]
         s, y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
-        none = jnp.zeros_like(self.scale)
-        weights = _direction.Weights(self.scale, s, y, none, none)
-        return tree.cast_like(_direction.combine(self.s, self.y, v, v, v, weights), v)
+        weights = _direction.Weights(self.scale, s, y)
+        return tree.cast_like(_direction.combine(self.s, self.y, v, weights), v)
 
     @property
     def _size(self) -> tuple[int]:
@@ -113,6 +112,10 @@ def inverse_hessian(state: Any) -> InverseHessian:
     middle = inverse_r.T @ (curvature + gamma * gram_y) @ inverse_r
     corner = -gamma * inverse_r
     coefficients = jnp.block([[middle, corner.T], [corner, jnp.zeros_like(corner)]])
+    if memory.bends is not None:  # from the bent y to those in the rows
+        one = jnp.eye(size, dtype=rho.dtype)
+        unbent = jnp.block([[one, jnp.diag(memory.bends)], [jnp.zeros_like(one), one]])
+        coefficients = unbent @ coefficients @ unbent.T
     return InverseHessian(
         gamma, memory.diff_params_memory, memory.diff_updates_memory, coefficients
     )

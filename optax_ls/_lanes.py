@@ -40,6 +40,16 @@ def _each_lane(size: int, batched: Any, condition: jax.Array) -> tuple[Any, bool
     return condition, batched[0]
 
 
+@jax.custom_batching.custom_vmap
+def _true_over_lanes(condition: jax.Array) -> jax.Array:
+    return condition
+
+
+@_true_over_lanes.def_vmap
+def _true(size: int, batched: Any, condition: jax.Array) -> tuple[Any, bool]:
+    return jnp.ones((), bool), False
+
+
 def axes(batched: Any) -> Any:
     """The ``in_axes`` of :func:`jax.vmap` for what a rule of ``custom_vmap`` is told has lanes."""
     return jax.tree.map(lambda has_lanes: 0 if has_lanes else None, batched)
@@ -103,6 +113,22 @@ def apart(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
         lambda *inputs: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like),
         *inputs,
     )
+
+
+def by_itself(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
+    """``fn(*inputs)``; on a CPU, and but for one lane, :func:`apart`.
+
+    XLA for CPUs runs what is ready at the same time side by side, and nothing within a branch is
+    ready before all of its inputs are. Elsewhere a branch costs, and brings nothing.
+
+    Args:
+        flag: as for :func:`apart`.
+        fn: a function of arrays.
+        inputs: trees of arrays.
+    """
+    if jax.default_backend() != "cpu":
+        return fn(*inputs)
+    return apart(_true_over_lanes(flag), fn, *inputs)
 
 
 def in_place(flag: jax.Array, fn: Callable[..., Any], old: Any, *inputs: Any) -> Any:

@@ -2,9 +2,6 @@
 
 from typing import Any, Optional
 
-import jax
-import jax.numpy as jnp
-
 from . import _base, _checks, _direction, _linesearch, _memory, _numerics, _scale, tree
 from ._memory import ScaleByLBFGSState
 
@@ -73,18 +70,8 @@ def scale_by_lbfgs(
         _checks.same_structure("params", params, "state.params", state.params)
         w = tree.cast_like(params, state.params)
         g = tree.cast_like(updates, state.updates)
-        s, y = tree.sub(w, state.params), tree.sub(g, state.updates)
-
-        def propose() -> Any:
-            allowed = state.count > 0
-            return _direction.propose(state, g, s, y, allowed, scale=scale)
-
-        # In a branch, so that all has been read before the rows are written: then a loop writes
-        # them in place. The compiler cannot know that a counter is never negative.
-        direction, lesson = jax.lax.cond(
-            jnp.asarray(state.count) >= 0, propose, lambda: (g, _memory.nothing_learnt(state))
-        )
-        state = _memory.write(state, s, y, lesson)
+        ends = _memory.Ends(state.params, state.updates, w, g)
+        direction, state = _direction.propose(state, ends, state.count > 0, scale=scale)
         state = state._replace(count=_numerics.increment(state.count), params=w, updates=g)
         return direction, state
 

@@ -1,18 +1,20 @@
 """The memory of L-BFGS: its state, and how a pair is written into it.
 
 The memory holds the last m pairs s = w' - w and y = g' - g, stacked on a leading axis of each
-leaf, in a ring. What the state holds beside them is algebra on m x m matrices, which
-``_direction.py`` explains and makes: a lesson.
+leaf, in a ring. A new pair is put into its slot before anything is known of it, so that one sweep
+over the rows tells all. What the state holds beside the rows is algebra on m x m matrices, which
+``_direction.py`` explains and makes: a lesson. A pair that turns out to be of no use is wiped out.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _base, _lanes, _numerics
+from . import _base, _lanes, _numerics, tree
 
 
 class ScaleByLBFGSState(NamedTuple):
@@ -34,6 +36,8 @@ class ScaleByLBFGSState(NamedTuple):
         gram_y: the same for Y'Y.
         s_dot_g: ``(memory_size,)`` in the search dtype, the products of each s with ``updates``.
         y_dot_g: the same for y.
+        bends: ``(memory_size,)`` in the search dtype, the multiple of each s that is added to its
+            y, in all fields but ``diff_updates_memory``; None where y is taken as it is.
     """
 
     count: chex.Numeric  # type: ignore[assignment]  # hides tuple.count, as Optax's does
@@ -47,30 +51,72 @@ class ScaleByLBFGSState(NamedTuple):
     gram_y: jax.Array
     s_dot_g: jax.Array
     y_dot_g: jax.Array
+    bends: Any
+
+
+# What has so many entries at most is in the cache: one more sweep over it costs less than a call.
+SMALL = 2**14
+
+
+class Ends(NamedTuple):
+    """The two ends of a step, which makes the pair s = w' - w, y = g' - g.
+
+    Attributes:
+        params: tree, w.
+        grad: tree like the params, g.
+        new_params: the same, w'.
+        new_grad: the same, g'.
+        known: s and y if they have been computed, else None.
+    """
+
+    params: Any
+    grad: Any
+    new_params: Any
+    new_grad: Any
+    known: Optional[tuple[Any, Any]] = None
+
+    @property
+    def pair(self) -> tuple[Any, Any]:
+        """The pair."""
+        if self.known is not None:
+            return self.known
+        return tree.sub(self.new_params, self.params), tree.sub(self.new_grad, self.grad)
+
+    @property
+    def opposite(self) -> "Ends":
+        """The ends of the step back, whose pair is the same but for the sign."""
+        known = self.known
+        return Ends(self.new_params, self.new_grad, self.params, self.grad, known)
+
+    def with_small_pair(self) -> "Ends":
+        """With the pair, if it is small: a large one is taken from the ends where it is needed."""
+        small = sum(leaf.size for leaf in jax.tree.leaves(self.params)) <= SMALL
+        return self._replace(known=self.pair) if small else self
 
 
 class Lesson(NamedTuple):
-    """What a new pair teaches: where it goes, and the numbers of the state with it.
+    """What a new pair teaches: where it stands, and the numbers of the state with it.
 
     Attributes:
-        good: bool, whether the pair enters.
-        slot: counter, where it enters.
-        bend: scalar of the search dtype, the multiple of s that is added to y.
+        good: bool, whether the pair stays.
+        replaced: bool, whether it was put into the rows, in place of the oldest.
+        slot: counter, where it stands.
         column: ``(memory_size,)``, by slots, the column of the pair in R^-1, but for 1 / <s, y>.
         y_y: ``(memory_size,)``, by slots, the products of its y with the older ones.
-        sy: scalar of the search dtype, <s, y>; 1 if the pair may not enter.
-        yy: scalar likewise, <y, y>; 0 if the pair does not enter.
-        sg: scalar likewise, <s, g>; 0 if the pair does not enter.
-        yg: scalar likewise, <y, g>; 0 if the pair does not enter.
+        sy: scalar of the search dtype, <s, y>; 1 if the pair may not stay.
+        yy: scalar likewise, <y, y>; 0 if the pair does not stay.
+        sg: scalar likewise, <s, g>; 0 if the pair does not stay.
+        yg: scalar likewise, <y, g>; 0 if the pair does not stay.
         weights_memory: see :class:`ScaleByLBFGSState`, as all that follow.
         num_pairs: likewise.
         s_dot_g: likewise.
         y_dot_g: likewise.
+        bends: likewise.
     """
 
     good: jax.Array
+    replaced: jax.Array
     slot: jax.Array
-    bend: jax.Array
     column: jax.Array
     y_y: jax.Array
     sy: jax.Array
@@ -81,6 +127,7 @@ class Lesson(NamedTuple):
     num_pairs: jax.Array
     s_dot_g: jax.Array
     y_dot_g: jax.Array
+    bends: Optional[jax.Array]
 
     @property
     def numbers(self) -> dict[str, jax.Array]:
@@ -89,71 +136,47 @@ class Lesson(NamedTuple):
         return {name: fields[name] for name in ScaleByLBFGSState._fields if name in fields}
 
 
-def nothing_learnt(state: ScaleByLBFGSState) -> Lesson:
-    """The lesson that changes nothing."""
-    same = {name: getattr(state, name) for name in Lesson._fields if hasattr(state, name)}
-    nothing = jnp.zeros_like(state.weights_memory)
-    zero = jnp.zeros((), nothing.dtype)
-    return Lesson(
-        good=jnp.zeros((), bool),
-        slot=jnp.zeros_like(same["num_pairs"]),
-        bend=zero,
-        column=nothing,
-        y_y=nothing,
-        sy=zero + 1,
-        yy=zero,
-        sg=zero,
-        yg=zero,
-        **same,
-    )
+def _in_slot(condition: Any, x: jax.Array, part: jax.Array, slot: jax.Array, axis: int = 0) -> Any:
+    """``x`` with a part in a slot of an axis, where the condition holds."""
+    if condition is True:
+        return jax.lax.dynamic_update_index_in_dim(x, part, slot, axis)
+    # Writing beyond the last slot is writing nothing.
+    place = (slice(None),) * axis + (jnp.where(condition, slot, x.shape[axis]),)
+    return x.at[place].set(part, mode="drop")
 
 
-class Stacks(NamedTuple):
-    """What of the state has an axis for the slots and is written in place."""
+def _with_pair(condition: Any, rows: tuple[Any, Any], ends: Ends, slot: jax.Array) -> Any:
+    def put(x: jax.Array, part: jax.Array) -> Any:
+        return _in_slot(condition, x, part, slot)
 
-    s: Any
-    y: Any
-    inverse_r: jax.Array
-    gram_y: jax.Array
-
-    @classmethod
-    def of(cls, state: ScaleByLBFGSState) -> "Stacks":
-        """Those of a state."""
-        rows = state.diff_params_memory, state.diff_updates_memory
-        return cls(*rows, state.inverse_r, state.gram_y)
+    return tuple(jax.tree.map(put, *both) for both in zip(rows, ends.pair, strict=True))
 
 
-def with_pair(condition: Any, stacks: Stacks, pair: tuple[Any, Any], lesson: Lesson) -> Stacks:
-    """The stacks with a pair in its slot, y bent, where the condition holds."""
-    (s, y), slot, size = pair, lesson.slot, len(lesson.column)
+def _wiped(condition: Any, rows: tuple[Any, Any], slot: jax.Array) -> Any:
+    return jax.tree.map(lambda x: _in_slot(condition, x, jnp.zeros_like(x[0]), slot), rows)
 
+
+def _with_column(condition: Any, matrices: tuple[jax.Array, jax.Array], lesson: Lesson) -> Any:
     def put(x: jax.Array, part: jax.Array, axis: int = 0) -> Any:
-        if condition is True:
-            return jax.lax.dynamic_update_index_in_dim(x, part, slot, axis)
-        # Writing beyond the last slot is writing nothing.
-        place = (slice(None),) * axis + (jnp.where(condition, slot, size),)
-        return x.at[place].set(part, mode="drop")
+        return _in_slot(condition, x, part, lesson.slot, axis)
 
-    here = jnp.arange(size) == slot
+    inverse_r, gram_y = matrices
+    here = jnp.arange(len(lesson.column)) == lesson.slot
     column = jnp.where(here, 1 / lesson.sy, lesson.column)
     y_y = jnp.where(here, lesson.yy, lesson.y_y)
-    return Stacks(
-        jax.tree.map(put, stacks.s, s),
-        jax.tree.map(put, stacks.y, plus_multiple(y, lesson.bend, s)),
-        # A newest pair has a column in the triangle, but of a row only what stands in that.
-        put(put(stacks.inverse_r, jnp.zeros_like(column)), column, axis=1),
-        put(put(stacks.gram_y, y_y), y_y, axis=1),
-    )
+    # A newest pair has a column in the triangle, but of a row only what stands in that.
+    inverse_r = put(put(inverse_r, jnp.zeros_like(column)), column, axis=1)
+    return inverse_r, put(put(gram_y, y_y), y_y, axis=1)
 
 
-def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLBFGSState:
-    """The state after a lesson."""
+def _where(condition: jax.Array, fn: Callable[..., Any], carry: Any, *inputs: Any) -> Any:
+    """:func:`_lanes.once`, with the derivatives of ``fn``: a loop has no reverse derivative."""
 
-    @jax.custom_jvp  # a loop has no reverse derivative; what happens in it has
-    def written(condition: Any, stacks: Any, *told: Any) -> Any:
-        return _lanes.once(condition, with_pair, stacks, *told)
+    @jax.custom_jvp
+    def changed(condition: Any, carry: Any, *inputs: Any) -> Any:
+        return _lanes.once(condition, fn, carry, *inputs)
 
-    @written.defjvp
+    @changed.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
         def of_numbers(primal: jax.Array, tangent: Any) -> Any:
             if jnp.issubdtype(primal.dtype, jnp.inexact):
@@ -161,29 +184,43 @@ def write(state: ScaleByLBFGSState, s: Any, y: Any, lesson: Lesson) -> ScaleByLB
             # JAX before 0.5 gives integers for the tangents of integers.
             return np.zeros(primal.shape, jax.dtypes.float0)
 
-        return jax.jvp(with_pair, primals, jax.tree.map(of_numbers, primals, tangents))
+        return jax.jvp(fn, primals, jax.tree.map(of_numbers, primals, tangents))
 
-    return with_stacks(state, written(lesson.good, Stacks.of(state), (s, y), lesson), lesson)
+    return changed(condition, carry, *inputs)
 
 
-def with_stacks(state: ScaleByLBFGSState, stacks: Stacks, lesson: Lesson) -> ScaleByLBFGSState:
-    """The state after a lesson, with the stacks that it has then."""
+def put_pair(
+    state: ScaleByLBFGSState, ends: Ends, slot: jax.Array, condition: jax.Array
+) -> ScaleByLBFGSState:
+    """The state with a pair in the rows of a slot, where the condition holds."""
+    rows = state.diff_params_memory, state.diff_updates_memory
+    s, y = _where(condition, _with_pair, rows, ends, slot)
+    return state._replace(diff_params_memory=s, diff_updates_memory=y)
+
+
+def settle(state: ScaleByLBFGSState, lesson: Lesson) -> ScaleByLBFGSState:
+    """The state after a lesson on the pair in its rows, which stays or is wiped out."""
+    rows = state.diff_params_memory, state.diff_updates_memory
+    s, y = _where(lesson.replaced & ~lesson.good, _wiped, rows, lesson.slot)
+    matrices = state.inverse_r, state.gram_y
+    inverse_r, gram_y = _where(lesson.good, _with_column, matrices, lesson)
     return state._replace(
-        diff_params_memory=stacks.s,
-        diff_updates_memory=stacks.y,
-        inverse_r=stacks.inverse_r,
-        gram_y=stacks.gram_y,
+        diff_params_memory=s,
+        diff_updates_memory=y,
+        inverse_r=inverse_r,
+        gram_y=gram_y,
         **lesson.numbers,
     )
 
 
-def plus_multiple(y: Any, bend: jax.Array, s: Any) -> Any:
-    """The tree ``y + bend * s`` in the dtypes of ``y``."""
-    return jax.tree.map(lambda y, s: (y + bend * s).astype(y.dtype), y, s)
+def start(params: Any, memory_size: int, *, bending: bool = False) -> ScaleByLBFGSState:
+    """The state before the first update, with an empty memory.
 
-
-def start(params: Any, memory_size: int) -> ScaleByLBFGSState:
-    """The state before the first update; the memory is empty."""
+    Args:
+        params: tree.
+        memory_size: how many pairs there may be.
+        bending: whether multiples of s are to be added to y.
+    """
     dtype = _numerics.search_dtype(params)
     zeros = _numerics.zeros_alike(params)
     memory = _numerics.zeros_alike(params, memory_size)
@@ -200,4 +237,5 @@ def start(params: Any, memory_size: int) -> ScaleByLBFGSState:
         gram_y=square,
         s_dot_g=row,
         y_dot_g=row,
+        bends=row if bending else None,
     )

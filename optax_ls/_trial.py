@@ -75,7 +75,7 @@ class MinimizeState(NamedTuple):
 def start(core: LinesearchCore, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
     """The state before the first evaluation."""
     dtype = _numerics.search_dtype(params)
-    memory = _memory.start(params, memory_size)
+    memory = _memory.start(params, memory_size, bending=True)
     zeros, no = memory.params, jnp.zeros((), bool)
     infinite, zero = jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
     aux = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux_like)

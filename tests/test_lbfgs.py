@@ -42,11 +42,14 @@ def test_direction_is_that_of_the_dense_matrix_of_the_last_pairs(
     assert relative_distance(direction, wanted) <= tolerance
 
 
-def test_direction_is_the_same_in_a_process_of_one_device(monkeypatch):
+@pytest.mark.parametrize("small", [0, _memory.SMALL], ids=["large", "small"])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_direction_is_the_same_for_any_number_of_devices_and_params(monkeypatch, devices, small):
     rng = np.random.default_rng(0)
     history = trajectory(curved_pairs(6, rng), rng)
     wanted, _ = run(*history, memory_size=4, as_tree=as_tree)
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    monkeypatch.setattr(_memory, "SMALL", small)
     monkeypatch.setattr(dense, "compiled", compiled.__wrapped__)  # a program of its own
     found, _ = run(*history, memory_size=4, as_tree=as_tree)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5), found, wanted)
@@ -58,9 +61,9 @@ def test_combination_is_the_weighted_sum_of_all_rows(name, size, enable_x64):
     with enable_x64(name in trees.ONLY_WITH_X64):
         one = jax.tree.map(jnp.asarray, trees.TREES[name]())
         rows = jax.tree.map(lambda x: jnp.stack([x + k / 8 for k in range(size)]), one)
-        weights = _direction.Weights(0.5, jnp.arange(size) / size, jnp.ones(size) / 4, -1.0, 2.0)
+        weights = _direction.Weights(1.5, jnp.arange(size) / size, jnp.ones(size) / 4)
         weights = _direction.Weights(*map(jnp.asarray, weights))
-        found = _direction.combine(rows, rows, one, one, one, weights)
+        found = _direction.combine(rows, rows, one, weights)
         assert trees.dtypes(found) == trees.dtypes(one)
 
         def check(found, one, rows):
@@ -188,22 +191,23 @@ def test_gram_matrix_holds_the_inner_products_of_the_changes(number):
 def test_pairs_that_were_dropped_leave_no_trace_in_the_direction():
     rng = np.random.default_rng(9)
     _, state = run(*trajectory(curved_pairs(6, rng), rng), memory_size=4)
-    g, s, y = (jnp.asarray(rng.normal(size=N), "float32") for _ in range(3))
-    y = y + s * (1 - y @ s) / (s @ s)
     fresh = optax_ls.scale_by_lbfgs(memory_size=4).init(state.params)
-    found, lesson = _direction.propose(state, g, s, y, True, True)
-    wanted, _ = _direction.propose(fresh, g, s, y)
+
+    def ends():
+        s, g, new_g = rng.normal(size=(3, N))
+        g = g - s * (1 - (new_g - g) @ s) / (s @ s)
+        return _memory.Ends(*(jnp.asarray(x, "float32") for x in (0 * s, g, s, new_g)))
+
+    step = ends()
+    found, state = _direction.propose(state, step, True, True)
+    wanted, fresh = _direction.propose(fresh, step)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     # Nor later, when other pairs come beside the one that has entered.
-    state, fresh = (_memory.write(each, s, y, lesson) for each in (state, fresh))
     for _ in range(3):
-        s, y = rng.normal(size=(2, N)).astype("float32")
-        y = jnp.asarray(y + s * (1 - y @ s) / (s @ s))
-        found, lesson = _direction.propose(state, g, s, y)
-        wanted, lesson_of_fresh = _direction.propose(fresh, g, s, y)
+        step = ends()
+        found, state = _direction.propose(state, step)
+        wanted, fresh = _direction.propose(fresh, step)
         np.testing.assert_allclose(found, wanted, rtol=1e-5)
-        state = _memory.write(state, s, y, lesson)
-        fresh = _memory.write(fresh, s, y, lesson_of_fresh)
 
 
 STEP = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -217,34 +221,45 @@ REFUSED = {
     "nan": (STEP, np.full(N, np.nan)),
     "infinite": (STEP, np.full(N, np.inf)),
 }
-MEMORY = (
-    "diff_params_memory",
-    "diff_updates_memory",
-    "weights_memory",
-    "num_pairs",
-    "inverse_r",
-    "gram_y",
-)
 
 
-def before_and_after(pair):
+def before_and_after(pair, memory_size=3):
     """The states before and after an update whose pair is given, with a memory that is full."""
     # Integers, so that differences are exact in float32; the gradient is that of |w|^2.
     steps = np.random.default_rng(8).integers(1, 9, size=(4, N))
     params = np.vstack([np.zeros(N), np.cumsum(steps, axis=0)])
     grads = 2 * params
-    _, before = run(params, grads, memory_size=3)
-    _, update = compiled(3)
+    _, before = run(params, grads, memory_size)
+    _, update = compiled(memory_size)
     s, y = pair
     direction, after = update(jnp.asarray(grads[-1] + y), before, jnp.asarray(params[-1] + s))
     return before, after, direction
 
 
-@pytest.mark.parametrize("field", MEMORY)
 @pytest.mark.parametrize("pair", REFUSED.values(), ids=REFUSED)
-def test_pair_without_curvature_leaves_the_memory_untouched(pair, field):
+def test_pair_without_curvature_leaves_nothing_but_the_place_of_the_oldest(pair):
     before, after, _ = before_and_after(pair)
-    np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
+    oldest = int(before.num_pairs) % 3
+    for field in ("diff_params_memory", "diff_updates_memory", "weights_memory"):
+        wanted = getattr(before, field).at[oldest].set(0)
+        np.testing.assert_array_equal(getattr(after, field), wanted)
+    for field in ("num_pairs", "inverse_r", "gram_y"):
+        np.testing.assert_array_equal(getattr(after, field), getattr(before, field))
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in ("nan", "infinite")])
+def test_direction_after_a_refused_pair_is_that_of_the_others(name):
+    before, after, direction = before_and_after(REFUSED[name])
+    others = pairs_in_memory(before)[1:]
+    wanted = dense_inverse_hessian(others, scale_of(others[-1])) @ np.asarray(after.updates)
+    assert relative_distance(direction, wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if name not in ("nan", "infinite")])
+def test_direction_without_the_only_pair_is_that_before_the_first(name):
+    _, after, direction = before_and_after(REFUSED[name], memory_size=1)
+    wanted = after.updates * min(1, 1 / np.linalg.norm(after.updates))
+    np.testing.assert_allclose(direction, wanted, rtol=1e-6)
 
 
 @pytest.mark.parametrize("pair", REFUSED.values(), ids=REFUSED)
@@ -385,10 +400,10 @@ def test_bent_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, 
 
 @pytest.mark.parametrize(
     "values",
-    [None, (1e9, 1e9 - 1), (1.0, float("inf")), (1.0, float("nan"))],
-    ids=["none", "rounding", "infinite", "nan"],
+    [(1e9, 1e9 - 1), (1.0, float("inf")), (1.0, float("nan"))],
+    ids=["rounding", "infinite", "nan"],
 )
 def test_values_that_say_nothing_bend_no_pair(values):
-    values = values and tuple(jnp.asarray(value) for value in values)
+    values = tuple(jnp.asarray(value) for value in values)
     bend = _direction.bent(jnp.asarray(0.1), jnp.asarray(1.0), jnp.asarray(1.0), values)
     assert bend == 0

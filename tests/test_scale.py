@@ -22,10 +22,9 @@ def factor_after(pairs, g=UNKNOWN, beyond=-0.2):
     """
     state = _memory.start(jnp.zeros(SIZE), MEMORY)
     for s, y in pairs:
-        direction, lesson = _direction.propose(
-            state, g + beyond * y, s, y, scale=_scale.generous, factor=-1.0
-        )
-        state = _memory.write(state, s, y, lesson)
+        new_g = g + beyond * y
+        ends = _memory.Ends(0 * s, new_g - y, s, new_g)
+        direction, state = _direction.propose(state, ends, scale=_scale.generous, factor=-1.0)
     return float(-direction[-1] / g[-1])
 
 

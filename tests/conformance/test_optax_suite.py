@@ -51,10 +51,12 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
         gram_y=jnp.asarray(flat_y @ flat_y.T),
     )
     zeros = optax_ls.tree.zeros_like(updates)
-    products = _direction.inner_products(state, updates, zeros, zeros)
-    state = state._replace(s_dot_g=products.s_g, y_dot_g=products.y_g)
-    weights = _direction.weigh(state, _memory.nothing_learnt(state), jnp.asarray(identity_scale))
-    return _direction.combine(s_memory, y_memory, updates, zeros, zeros, weights)
+    ends, none = _memory.Ends(zeros, zeros, zeros, updates), jnp.zeros((), bool)
+    slot = jnp.zeros_like(state.num_pairs)
+    products = _direction.inner_products(state, ends, slot)
+    lesson = _direction.learn(state, products, slot, none, none)
+    weights = _direction.weigh(state, lesson, jnp.asarray(identity_scale))
+    return _direction.combine(s_memory, y_memory, updates, weights)
 
 
 def _rows(memory: Any) -> np.ndarray:
