@@ -65,7 +65,10 @@ def records():
         "small": [record({**TIMES, "scipy": 0.1}, n=10, sweep=None)],
         "one_piece": [record({**TIMES, "scipy": 0.1}, n=10, sweep=None)],
         "growth": {
-            "n": [record(TIMES), record({name: 10 * t for name, t in TIMES.items()}, n=10_000_000)],
+            "n": [
+                record({name: times * t for name, t in TIMES.items()}, n=times * 1_000_000)
+                for times in (1, 4, 10)
+            ],
             "m": [record(TIMES, memory=5), record(TIMES, memory=50)],
         },
         "compilation": {"layers": 20, "leaves": 40, "solvers": dict.fromkeys(solvers, program)},
@@ -169,6 +172,7 @@ def test_page_has_a_row_for_every_target():
         "lbfgs: one iteration beyond",
         "iteration time over the best peer's, n = 10",
         "growth of time over that of n, n = 1,000,000 to 10,000,000",
+        "growth of time over that of n, n = 4,000,000 to 10,000,000",
         "growth of time over that of m, m = 5 to 50",
         "trace and compilation over Optax's, network of 20 layers",
         "copies of the objective",
