@@ -116,7 +116,7 @@ def apart(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
 
 
 def by_itself(flag: jax.Array, fn: Callable[..., Any], *inputs: Any) -> Any:
-    """``fn(*inputs)``; on a CPU, and but for one lane, :func:`apart`.
+    """``fn(*inputs)``, which on a CPU and outside of :func:`jax.vmap` is computed :func:`apart`.
 
     XLA for CPUs runs what is ready at the same time side by side, and nothing within a branch is
     ready before all of its inputs are. Elsewhere a branch costs, and brings nothing.
@@ -144,13 +144,6 @@ def in_place(flag: jax.Array, fn: Callable[..., Any], old: Any, *inputs: Any) ->
         inputs: trees of arrays.
     """
     return _at_most_once(any_lane(flag), lambda old: fn(old, *inputs), old)
-
-
-def computed(x: jax.Array) -> jax.Array:
-    """A scalar or vector of numbers, computed before all that uses it."""
-    # The compiler cannot know that they are not all NaN.
-    numbers: jax.Array = apart(jnp.any(x == x), lambda x: x, x)
-    return numbers
 
 
 def unknown(integers: Sequence[int], x: jax.Array) -> list[jax.Array]:

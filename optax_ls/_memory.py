@@ -54,7 +54,7 @@ class ScaleByLBFGSState(NamedTuple):
     bends: Any
 
 
-# What has so many entries at most is in the cache: one more sweep over it costs less than a call.
+# What has so many entries at most is in the cache: there the number of calls counts, not of sweeps.
 SMALL = 2**14
 
 

@@ -18,13 +18,11 @@ from typing import NamedTuple
 FILE = Path(__file__).parent / "golden.json"
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 # The first of these has the minimum to 2e-7 after thirteen iterations; then a change of the start
-# of 2e-16, on one machine with one JAX, becomes one of 4e-8 in the values. In the others it becomes
-# one of 4e-11 to 9e-11, a large part of what is allowed elsewhere; and where the second passes a
-# saddle, after fourteen iterations, rounding grows by a factor of 1e5 within two.
+# of 2e-16, on one machine with one JAX, becomes one of 4e-8 in the values. In the second, a change
+# of one entry of the start by a unit in the last place becomes one of up to 6e-5.
 MAGNIFIES = {
     "stiff_quadratic; minimize; float64": 2.0**14,
-    "wood; minimize; float64": 2.0**5,
-    "network; minimize; float64": 2.0**4,
+    "wood; minimize; float64": 2.0**2,
 }
 # What XLA compiles for; `flags` must not allow more than the first of them.
 VECTOR_EXTENSIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "sve", "sve2", "asimd")
