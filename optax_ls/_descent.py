@@ -11,7 +11,6 @@ in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|, which sui
 different sizes. Whether that is the end is for ``_stopping.py`` to say.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
@@ -33,7 +32,7 @@ from . import (
 from ._engine import LinesearchCore
 from ._objective import Evaluation, Traced
 from ._result import History, MinimizeStatus
-from ._trial import MinimizeState, Told, Verdict
+from ._trial import MinimizeState, Verdict
 
 
 def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
@@ -70,7 +69,7 @@ class _Seldom(NamedTuple):
 
 
 def _not_at_trial(
-    mask: Any, seldom: _Seldom, iterate: _Point, direction: Any, step: jax.Array, verdict: Any
+    mask: Any, seldom: _Seldom, iterate: _Point, direction: Any, step: jax.Array, verdict: Verdict
 ) -> _Seldom:
     """Keeps the trial as the best one so far; or goes back, to that or to where the search began.
 
@@ -80,12 +79,15 @@ def _not_at_trial(
         iterate: where the search began.
         direction: tree like the params.
         step: to the best trial.
-        verdict: whether to keep the trial, whether to go back, whether the iterate moves.
+        verdict: of the trip.
     """
-    (trial, best), (keep, back, moved) = seldom, verdict
+    trial, best = seldom
     there = _Point(_trial.along(iterate.params, step, direction), *best)
-    arrival = tree.where(mask & back, tree.where(moved, there, iterate), trial)
-    return _Seldom(arrival, tree.where(mask & keep, (trial.grad, trial.aux), best))
+    goal = tree.where(verdict.moved, there, iterate)
+    return _Seldom(
+        tree.where(mask & verdict.back, goal, trial),
+        tree.where(mask & verdict.keep, (trial.grad, trial.aux), best),
+    )
 
 
 class _Turn(NamedTuple):
@@ -106,13 +108,11 @@ def _turned(
     iterate: _Point,
     arrival: _Point,
     values: tuple[jax.Array, jax.Array],
-    flags: tuple[jax.Array, jax.Array],
-    restart: jax.Array,
+    verdict: Verdict,
 ) -> _Turn:
     """The turn at ``arrival``: the memory learns the pair and gives a new direction."""
-    old, (allowed, forget) = turn.memory, flags
+    old, flags = turn.memory, (verdict.learns & mask, verdict.forgets)
     ends = _memory.Ends(iterate.params, iterate.grad, arrival.params, arrival.grad)
-    flags = allowed & mask, forget
     downhill, memory = _direction.propose(
         old, ends, *flags, values, scale=_scale.generous, factor=-1.0
     )
@@ -121,7 +121,9 @@ def _turned(
         mask, (memory.s_dot_g, memory.y_dot_g), (old.s_dot_g, old.y_dot_g)
     )
     memory = memory._replace(s_dot_g=s_dot_g, y_dot_g=y_dot_g)
-    downhill = _lanes.once(restart, _steepest_descent, downhill, arrival.params, arrival.grad)
+    downhill = _lanes.once(
+        verdict.restart, _steepest_descent, downhill, arrival.params, arrival.grad
+    )
     return _Turn(memory, tree.where(mask, downhill, turn.direction))
 
 
@@ -138,31 +140,26 @@ def _advance(
     """One trip: the state after one more evaluation, and whether the iterate moved."""
     trial = _trial.attempt(core, evaluate, state)
     numbers = trial._replace(params=None, grad=None, aux=None)
-    scalars, ever = _trial.without_trees(state), state.num_evals >= 0
-    told: Told = _lanes.in_place(
-        ever, functools.partial(_trial.tell, core), Told.nothing(state.search), scalars, numbers
-    )
+    scalars = _trial.without_trees(state)
+    told = _trial.tell(core, scalars, numbers)
     # Of a search that ended where it should, nobody asks.
     asked = told.done & ~told.chosen
     tiny = _trial.is_tiny(asked, trial.params, state.direction, state.value.dtype)
-    before = Verdict.undecided(scalars._replace(search=told.search))
-    verdict: Verdict = _lanes.in_place(ever, _trial.judge, before, told, numbers, tiny, limits)
+    before = Verdict.none(), scalars._replace(search=told.search)
+    verdict, next_scalars = _lanes.in_place(
+        state.num_evals >= 0, _trial.judge, before, told, numbers, tiny, limits
+    )
 
     iterate = _Point(state.memory.params, state.memory.updates, state.aux)
-    back = verdict.turned & ~(verdict.moved & verdict.to_trial)
     arrival, (best_grad, best_aux) = _lanes.once(
-        verdict.keep | back,
+        verdict.keep_or_back,
         _not_at_trial,
         _Seldom(_Point(trial.params, trial.grad, trial.aux), (state.best.grad, state.best.aux)),
         iterate,
         state.direction,
-        state.best.step,
-        (verdict.keep, back, verdict.moved),
+        next_scalars.best.step,
+        verdict,
     )
-    # After a search that failed the pairs are kept until steepest descent succeeds: that may be
-    # the end.
-    forget = verdict.moved & (state.watch.restarted | verdict.restart)
-    allowed = verdict.moved & ~verdict.restart & (state.num_evals > 0)
     none: dict[str, Any] = {"params": None, "updates": None}
     turn = _lanes.once(
         verdict.turned,
@@ -170,9 +167,8 @@ def _advance(
         _Turn(state.memory._replace(**none), state.direction),
         iterate,
         arrival,
-        (state.value, verdict.state.value),
-        (allowed, forget),
-        verdict.restart,
+        (state.value, next_scalars.value),
+        verdict,
     )
     # Apart from the turn, which still reads where it comes from, and visibly after it: that no
     # counter is negative the compiler cannot know. Each part in a loop of its own, side by side.
@@ -184,11 +180,11 @@ def _advance(
         updates=iterate.grad,
         count=_numerics.add_counters(jnp.asarray(state.memory.count), verdict.moved),
     )
-    new = verdict.state._replace(
+    new = next_scalars._replace(
         memory=memory,
         aux=iterate.aux,
         direction=turn.direction,
-        best=verdict.state.best._replace(grad=best_grad, aux=best_aux),
+        best=next_scalars.best._replace(grad=best_grad, aux=best_aux),
     )
     return new, verdict.moved
 

@@ -42,6 +42,32 @@ _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
 _SHRINKAGE = 0.66
 
 
+class Interval(NamedTuple):
+    """Where a minimiser is known to be; scalars of the search dtype unless said otherwise.
+
+    Attributes:
+        next_step: the step in it to try next; NaN where rounding has made one point of the last
+            trial and an end.
+        low: the end with the lowest value so far (the paper's alpha_l).
+        high: the other end (alpha_u); meaningless until ``bracketed``.
+        bracketed: bool, whether the interval is known to contain a minimiser.
+        original: bool, whether the search has gone over from the auxiliary function psi, which is
+            phi less the line of sufficient decrease, to phi itself (page 298).
+        width: length of the interval one trial before.
+        width_before: length of the interval two trials before.
+        ceiling: the smallest step known not to be finite.
+    """
+
+    next_step: jax.Array
+    low: Point
+    high: Point
+    bracketed: jax.Array
+    original: jax.Array
+    width: jax.Array
+    width_before: jax.Array
+    ceiling: jax.Array
+
+
 class MoreThuenteState(NamedTuple):
     """Where a search stands; scalars of the search dtype unless said otherwise.
 
@@ -53,14 +79,7 @@ class MoreThuenteState(NamedTuple):
         value_init: phi(0), from which the values of all points are differences.
         start: phi at step 0; its value is 0.
         best: the lowest of the steps of sufficient decrease so far; the start if there is none.
-        low: the end of the interval with the lowest value so far (the paper's alpha_l).
-        high: its other end (alpha_u); meaningless until ``bracketed``.
-        bracketed: bool, whether the interval is known to contain a minimiser.
-        original: bool, whether the search has gone over from the auxiliary function psi, which is
-            phi less the line of sufficient decrease, to phi itself (page 298).
-        width: length of the interval one trial before.
-        width_before: length of the interval two trials before.
-        ceiling: the smallest step known not to be finite.
+        interval: see :class:`Interval`.
         decrease_error: by how much sufficient decrease is missed; 0 if it is not.
         curvature_error: by how much small curvature is missed; 0 if it is not.
     """
@@ -72,13 +91,7 @@ class MoreThuenteState(NamedTuple):
     value_init: jax.Array
     start: Point
     best: Point
-    low: Point
-    high: Point
-    bracketed: jax.Array
-    original: jax.Array
-    width: jax.Array
-    width_before: jax.Array
-    ceiling: jax.Array
+    interval: Interval
     decrease_error: jax.Array
     curvature_error: jax.Array
 
@@ -117,21 +130,16 @@ class MoreThuente:
         no = jnp.zeros((), bool)
         here = Point(jnp.zeros_like(step), jnp.zeros_like(value), slope)
         infinite = jnp.full_like(step, jnp.inf)
+        step = jnp.minimum(step, self._largest_step)
         return MoreThuenteState(
-            step=jnp.minimum(step, self._largest_step),
+            step=step,
             done=no,
             failed=no,
             num_steps=_numerics.counter(),
             value_init=value,
             start=here,
             best=here,
-            low=here,
-            high=here,
-            bracketed=no,
-            original=no,
-            width=infinite,
-            width_before=infinite,
-            ceiling=infinite,
+            interval=Interval(step, here, here, no, no, infinite, infinite, infinite),
             decrease_error=infinite,
             curvature_error=infinite,
         )
@@ -146,32 +154,35 @@ class MoreThuente:
         self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
     ) -> MoreThuenteState:
         """Takes phi(step) and phi'(step); accepts, says where to look next, or gives up."""
-        finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        trial = Point(state.step, self._difference(state, value, slope), slope)
+        # Each in a loop of its own, of which XLA for CPUs makes one piece.
+        ever = state.num_steps >= 0
+        none: dict[str, Any] = {"interval": None}
+        rest: Any = state._replace(**none)
+        interval = _lanes.in_place(ever, self._narrow, state.interval, rest, value, slope)
+        rest = _lanes.in_place(ever, self._conclude, rest, interval, value, slope)
+        concluded: MoreThuenteState = rest._replace(interval=interval)
+        return concluded
+
+    def _conclude(
+        self, state: MoreThuenteState, interval: Interval, value: jax.Array, slope: jax.Array
+    ) -> MoreThuenteState:
+        """Whether the search ends with the trial, and where; ``state`` has no interval."""
+        finite, trial = self._trial(state, value, slope)
         decrease_error, curvature_error = self.errors(state.start, trial)
         decreased = finite & (decrease_error <= 0)
         good = decreased & (curvature_error <= 0)
         better = decreased & ((state.best.step == 0) | (trial.value < state.best.value))
         best = _line.choose(better, trial, state.best)
 
-        # In a loop of its own, of which XLA for CPUs makes one piece.
-        searched = _lanes.in_place(state.num_steps >= 0, self._narrow, state, trial)
-        searched = searched._replace(best=best)
-        walled = self._wall_in(state)
-        moved = MoreThuenteState(
-            *jax.tree.map(lambda a, b: jnp.where(finite, a, b), searched, walled)
-        )
-
         num_steps = _numerics.increment(state.num_steps)
-        hopeless = self._stuck(moved, trial, decreased) | self._same(state, value, trial)
-        failed = ~good & ((num_steps >= self.max_steps) | hopeless)
+        failed = ~good & ((num_steps >= self.max_steps) | self._stuck(interval, trial, decreased))
         # A failed search takes its best step of sufficient decrease; if there is none the last
         # one, unless phi is not finite there.
         fallback = jnp.where(best.step > 0, best.step, jnp.where(finite, trial.step, 0))
         at_best = failed & (best.step > 0)
         best_errors = self.errors(state.start, best)
-        return moved._replace(
-            step=jnp.where(good, trial.step, jnp.where(failed, fallback, moved.step)),
+        return state._replace(
+            step=jnp.where(good, trial.step, jnp.where(failed, fallback, interval.next_step)),
             done=good | failed,
             failed=failed,
             num_steps=num_steps,
@@ -179,6 +190,13 @@ class MoreThuente:
             decrease_error=jnp.where(at_best, best_errors[0], decrease_error),
             curvature_error=jnp.where(at_best, best_errors[1], curvature_error),
         )
+
+    def _trial(
+        self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
+    ) -> tuple[jax.Array, Point]:
+        """Whether phi is finite at the step tried, and the point."""
+        finite = jnp.isfinite(value) & jnp.isfinite(slope)
+        return finite, Point(state.step, self._difference(state, value, slope), slope)
 
     def _difference(self, state: MoreThuenteState, value: jax.Array, slope: jax.Array) -> jax.Array:
         """The value less phi(0), or where rounding drowns that what the slopes say it should be."""
@@ -192,11 +210,18 @@ class MoreThuente:
             rtol = 256 * _numerics.finfo(value.dtype).eps
         return jnp.abs(value - state.value_init) < rtol * jnp.abs(state.value_init)
 
-    def _narrow(self, state: MoreThuenteState, trial: Point) -> MoreThuenteState:
-        """The interval with ``trial`` in it, and the next step (sections 2 to 4)."""
-        start, low, high = state.start, state.low, state.high
+    def _narrow(
+        self, interval: Interval, state: MoreThuenteState, value: jax.Array, slope: jax.Array
+    ) -> Interval:
+        """The interval with the trial in it, and the next step (sections 2 to 4).
+
+        Of a trial that is not finite nothing is learnt but to stay below it. ``state`` has no
+        interval.
+        """
+        start, low, high = state.start, interval.low, interval.high
+        finite, trial = self._trial(state, value, slope)
         decreased = _line.missing_decrease(start, trial, self.slope_rtol) <= 0
-        original = state.original | (decreased & (trial.slope >= 0))
+        original = interval.original | (finite & decreased & (trial.slope >= 0))
         use_psi = ~original & ~decreased & (trial.value <= low.value)
         line = jnp.where(use_psi, self.slope_rtol * start.slope, 0)
 
@@ -206,52 +231,48 @@ class MoreThuente:
         x, y, p = less_the_line(low), less_the_line(high), less_the_line(trial)
         higher = p.value > x.value
         turned = ~higher & (p.slope * jnp.sign(x.slope) < 0)
-        bracketed = state.bracketed | higher | turned
+        bracketed = interval.bracketed | (finite & (higher | turned))
         nearest = jnp.where(state.num_steps > 0, _NEAREST_EXTRAPOLATION, -1.0)
         bounds = (
             p.step + nearest * (p.step - x.step),
             p.step + _FARTHEST_EXTRAPOLATION * (p.step - x.step),
         )
-        step = _next_step(x, y, p, higher, turned, state.bracketed, bounds)
+        step = _next_step(x, y, p, higher, turned, interval.bracketed, bounds)
 
-        new_low = _line.choose(higher, low, trial)
-        new_high = _line.choose(higher, trial, _line.choose(turned, low, high))
+        new_low = _line.choose(higher | ~finite, low, trial)
+        new_high = _line.choose(finite & higher, trial, _line.choose(finite & turned, low, high))
         width = jnp.abs(new_high.step - new_low.step)
         halfway = new_low.step + (new_high.step - new_low.step) / 2
-        too_wide = bracketed & (width >= _SHRINKAGE * state.width_before)
+        too_wide = bracketed & (width >= _SHRINKAGE * interval.width_before)
         least = _NEAREST_INTERPOLATION * (new_high.step - new_low.step)
         too_near = bracketed & (jnp.abs(step - new_low.step) < jnp.abs(least))
         step = jnp.where(too_near, new_low.step + least, step)
         step = jnp.minimum(jnp.where(too_wide, halfway, step), self._largest_step)
-        step = jnp.where(step >= state.ceiling, (new_low.step + state.ceiling) / 2, step)
-        return state._replace(
-            step=step,
+        step = jnp.where(step >= interval.ceiling, (new_low.step + interval.ceiling) / 2, step)
+        at_end = (trial.slope == low.slope) | (trial.slope == high.slope)
+        same = interval.bracketed & at_end & self._drowned(state, value)
+        step = jnp.where(same, jnp.nan, jnp.where(finite, step, (low.step + trial.step) / 2))
+        measured = finite & bracketed
+        return Interval(
+            next_step=step,
             low=new_low,
             high=new_high,
             bracketed=bracketed,
             original=original,
-            width=jnp.where(bracketed, width, state.width),
-            width_before=jnp.where(bracketed, state.width, state.width_before),
+            width=jnp.where(measured, width, interval.width),
+            width_before=jnp.where(measured, interval.width, interval.width_before),
+            ceiling=jnp.where(finite, interval.ceiling, trial.step),
         )
 
-    def _wall_in(self, state: MoreThuenteState) -> MoreThuenteState:
-        """The state after a step that is not finite: nothing learnt but to stay below it."""
-        return state._replace(step=(state.low.step + state.step) / 2, ceiling=state.step)
-
-    def _stuck(self, state: MoreThuenteState, trial: Point, decreased: jax.Array) -> jax.Array:
+    def _stuck(self, interval: Interval, trial: Point, decreased: jax.Array) -> jax.Array:
         """Whether the next step cannot help: outside the interval, or at a limit already tried."""
-        left = jnp.minimum(state.low.step, state.high.step)
-        right = jnp.maximum(state.low.step, state.high.step)
-        outside = (state.step <= left) | (state.step >= right)
+        step, low, high = interval.next_step, interval.low.step, interval.high.step
+        left, right = jnp.minimum(low, high), jnp.maximum(low, high)
+        outside = (step <= left) | (step >= right)
         short = right - left <= self.interval_rtol * right
         at_limit = decreased & (trial.step >= self._largest_step)
-        nowhere = ~jnp.isfinite(state.step) | (state.step == state.low.step)
-        return (state.bracketed & (outside | short)) | at_limit | nowhere
-
-    def _same(self, state: MoreThuenteState, value: jax.Array, trial: Point) -> jax.Array:
-        """Whether rounding has made one point of the trial and an end of the interval."""
-        ends = (trial.slope == state.low.slope) | (trial.slope == state.high.slope)
-        return state.bracketed & ends & self._drowned(state, value)
+        nowhere = ~jnp.isfinite(step) | (step == low)
+        return (interval.bracketed & (outside | short)) | at_limit | nowhere
 
     def diagnose(self, state: MoreThuenteState) -> list[tuple[Any, str, dict[str, Any]]]:
         """What to print of a failed search: conditions, messages and their fields."""

@@ -4,11 +4,14 @@ Where a minimisation stands is in :class:`MinimizeState`. ``attempt`` makes the 
 and ``judge`` decide, and know only scalars. Between them ``is_tiny`` may look at vectors again.
 """
 
+import enum
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _lanes, _memory, _numerics, _reductions, _stopping, tree
 from ._engine import LinesearchCore
@@ -163,11 +166,6 @@ class Told(NamedTuple):
     done: jax.Array
     chosen: jax.Array
 
-    @classmethod
-    def nothing(cls, search: Any) -> "Told":
-        """Before the trial."""
-        return cls(search, *(jnp.zeros((), bool),) * 2)
-
 
 def _course(state: MinimizeState) -> tuple[jax.Array, jax.Array]:
     """Whether the minimisation goes on, and whether it does with the evaluation of the start."""
@@ -176,7 +174,7 @@ def _course(state: MinimizeState) -> tuple[jax.Array, jax.Array]:
     return running, running & (state.num_evals == 0)
 
 
-def tell(core: LinesearchCore, before: Told, state: MinimizeState, trial: Trial) -> Told:
+def tell(core: LinesearchCore, state: MinimizeState, trial: Trial) -> Told:
     """Tells the core of a trial; state and trial come without trees."""
     running, first = _course(state)
 
@@ -184,18 +182,18 @@ def tell(core: LinesearchCore, before: Told, state: MinimizeState, trial: Trial)
         new = core.start(state.value, trial.slope_init, jnp.ones_like(state.step))
         return tree.where(state.fresh, _numerics.keep_types(new, search), search)
 
-    search = _lanes.in_place(state.num_evals >= 0, begun, before.search)
+    search = _lanes.in_place(state.num_evals >= 0, begun, state.search)
     # Cores hear of any value that is not finite, minus infinity too, as of a wall.
     value = jnp.where(trial.finite, trial.value, jnp.inf)
     search = core.advance(search, value, trial.slope)
-    search = _numerics.keep_types(search, before.search)
+    search = _numerics.keep_types(search, state.search)
 
     uphill = state.fresh & ~(trial.slope_init < 0)
     done = running & ~first & (search.done | uphill)
     # Where rounding hides the decrease a core may go up, but never above the start.
     not_above = trial.finite & (trial.value <= state.watch.value_init)
     chosen = done & ~search.failed & ~uphill & not_above
-    return Told(tree.where(running, search, before.search), done, chosen)
+    return Told(tree.where(running, search, state.search), done, chosen)
 
 
 def is_tiny(asked: jax.Array, params: Any, direction: Any, dtype: Any) -> jax.Array:
@@ -217,29 +215,84 @@ def is_tiny(asked: jax.Array, params: Any, direction: Any, dtype: Any) -> jax.Ar
     return tiny
 
 
+class _Flag(enum.IntFlag):
+    """The bits of a verdict, which its properties explain."""
+
+    MOVED = enum.auto()
+    TURNED = enum.auto()
+    KEEP = enum.auto()
+    BACK = enum.auto()
+    RESTART = enum.auto()
+    LEARNS = enum.auto()
+    FORGETS = enum.auto()
+
+
 class Verdict(NamedTuple):
     """What a trip does with its trial.
 
+    Its flags are the bits of one number. A loop of one trip gets a copy of each number that it
+    writes; XLA for CPUs hands copies of which none waits for another to several threads, and on few
+    params that takes longer than what the loop computes.
+
     Attributes:
-        moved: bool, whether the iterate moves: to the trial, or to the best one before.
-        to_trial: bool, whether to the trial.
-        keep: bool, whether the trial is the best one so far of a search that goes on.
-        turned: bool, whether a new direction is due.
-        restart: bool, whether that is steepest descent.
-        state: the next state, but for its trees.
+        flags: int32, a sum of :class:`_Flag`.
     """
 
-    moved: jax.Array
-    to_trial: jax.Array
-    keep: jax.Array
-    turned: jax.Array
-    restart: jax.Array
-    state: MinimizeState
+    flags: jax.Array
+
+    def _has(self, flag: _Flag) -> jax.Array:
+        return (self.flags & int(flag)) != 0
+
+    @property
+    def moved(self) -> jax.Array:
+        """Whether the iterate moves: to the trial, or to the best one before."""
+        return self._has(_Flag.MOVED)
+
+    @property
+    def turned(self) -> jax.Array:
+        """Whether a new direction is due."""
+        return self._has(_Flag.TURNED)
+
+    @property
+    def keep(self) -> jax.Array:
+        """Whether the trial is the best one so far of a search that goes on."""
+        return self._has(_Flag.KEEP)
+
+    @property
+    def back(self) -> jax.Array:
+        """Whether the search ends elsewhere than at the trial."""
+        return self._has(_Flag.BACK)
+
+    @property
+    def keep_or_back(self) -> jax.Array:
+        """Whether the trip is not one that just goes on from its trial."""
+        return self._has(_Flag.KEEP | _Flag.BACK)
+
+    @property
+    def restart(self) -> jax.Array:
+        """Whether the new direction is steepest descent."""
+        return self._has(_Flag.RESTART)
+
+    @property
+    def learns(self) -> jax.Array:
+        """Whether the pair may enter the memory."""
+        return self._has(_Flag.LEARNS)
+
+    @property
+    def forgets(self) -> jax.Array:
+        """Whether the memory drops the older pairs."""
+        return self._has(_Flag.FORGETS)
 
     @classmethod
-    def undecided(cls, state: MinimizeState) -> "Verdict":
-        """Before the trial; ``state`` comes without trees."""
-        return cls(*(jnp.zeros((), bool),) * 5, state)
+    def none(cls) -> "Verdict":
+        """Nothing of all this."""
+        return cls(jnp.zeros((), jnp.int32))
+
+    @classmethod
+    def of(cls, flags: dict[_Flag, jax.Array]) -> "Verdict":
+        """What a number of booleans say."""
+        bits = [jnp.where(holds, np.int32(flag), np.int32(0)) for flag, holds in flags.items()]
+        return cls(functools.reduce(jnp.bitwise_or, bits))
 
 
 def without_trees(state: MinimizeState) -> MinimizeState:
@@ -249,10 +302,23 @@ def without_trees(state: MinimizeState) -> MinimizeState:
 
 
 def judge(
-    before: Verdict, told: Told, trial: Trial, tiny: jax.Array, limits: _stopping.Limits
-) -> Verdict:
-    """All else about a trip that is a matter of scalars; state and trial come without trees."""
-    state, done, chosen = before.state, told.done, told.chosen
+    before: tuple[Verdict, MinimizeState],
+    told: Told,
+    trial: Trial,
+    tiny: jax.Array,
+    limits: _stopping.Limits,
+) -> tuple[Verdict, MinimizeState]:
+    """The verdict and the next state, all else that is a matter of scalars.
+
+    Args:
+        before: a verdict that is replaced, and the state.
+        told: what the core says.
+        trial: of the trip; like the states, without trees.
+        tiny: see :func:`is_tiny`.
+        limits: when to stop.
+    """
+    _, state = before
+    done, chosen = told.done, told.chosen
     running, first = _course(state)
     nothing = state.best._replace(step=jnp.zeros_like(state.step), value=state.value)
     best = tree.where(state.fresh, nothing, state.best)
@@ -292,4 +358,15 @@ def judge(
         status=_stopping.limit_reached(status, num_iters, num_evals, limits),
     )
     new = tree.where(running, jax.tree.map(_numerics.keep_types, new, state), state)
-    return Verdict(moved, to_trial, lower & ~done, moved | failed, restart, new)
+    flags = {
+        _Flag.MOVED: moved,
+        _Flag.TURNED: moved | failed,
+        _Flag.KEEP: lower & ~done,
+        _Flag.BACK: (moved & ~to_trial) | failed,
+        _Flag.RESTART: restart,
+        _Flag.LEARNS: moved & ~restart & ~first,
+        # After a search that failed the pairs are kept until steepest descent succeeds: that may be
+        # the end.
+        _Flag.FORGETS: moved & (state.watch.restarted | restart),
+    }
+    return Verdict.of(flags), new

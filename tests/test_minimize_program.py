@@ -6,6 +6,7 @@ contains exactly once, with the gradient or without it.
 
 import functools
 import gc
+import re
 import weakref
 
 import jax
@@ -325,6 +326,14 @@ def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient():
     copies = [part.count("= f32[1000]{0} copy(") for part in parts_of_the_loop(LOOPS["minimize"])]
     seldom, *rest = sorted(copies, reverse=True)  # a search that ends elsewhere copies both as well
     assert (seldom, sum(rest)) == (2, 2)
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="programs look different")
+@pytest.mark.parametrize("size", [10, 1000])
+def test_loops_hand_each_other_few_numbers(size):
+    number = re.compile(r"= \w+\[\]\S* copy\(")
+    parts = parts_of_the_loop(LOOPS["minimize"], size)
+    assert sum(len(number.findall(part)) for part in parts) <= 70
 
 
 # Products with the gradient, and where that loses digits, with its change; either of both stacks.
