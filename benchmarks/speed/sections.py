@@ -73,8 +73,8 @@ from noise, or a solver that stopped before the shorter limit."""
 def one_piece(data):
     yield f"""\
 The same for all solvers with `XLA_FLAGS={ONE_PIECE}`.
-XLA then compiles a loop that touches less than so many bytes as one piece, where it would make some
-two hundred, each called by itself; its own limit is 1 kB."""
+XLA then compiles a loop that touches less than so many bytes as one piece, where it would make a
+hundred and more, each called by itself; its own limit is 1 kB."""
     yield from _iterations(data)
 
 
