@@ -265,7 +265,7 @@ class Verdict(NamedTuple):
 
     @property
     def keep_or_back(self) -> jax.Array:
-        """Whether the trip is not one that just goes on from its trial."""
+        """Whether one of both holds, as it seldom does."""
         return self._has(_Flag.KEEP | _Flag.BACK)
 
     @property
