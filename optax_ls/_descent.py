@@ -32,7 +32,7 @@ from . import (
 from ._engine import LinesearchCore
 from ._objective import Evaluation, Traced
 from ._result import History, MinimizeStatus
-from ._trial import MinimizeState, Verdict
+from ._trial import Deed, MinimizeState, Verdict
 
 
 def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
@@ -83,10 +83,10 @@ def _not_at_trial(
     """
     trial, best = seldom
     there = _Point(_trial.along(iterate.params, step, direction), *best)
-    goal = tree.where(verdict.moved, there, iterate)
+    goal = tree.where(verdict.has(Deed.MOVE), there, iterate)
     return _Seldom(
-        tree.where(mask & verdict.back, goal, trial),
-        tree.where(mask & verdict.keep, (trial.grad, trial.aux), best),
+        tree.where(mask & verdict.has(Deed.BACK), goal, trial),
+        tree.where(mask & verdict.has(Deed.KEEP), (trial.grad, trial.aux), best),
     )
 
 
@@ -111,7 +111,7 @@ def _turned(
     verdict: Verdict,
 ) -> _Turn:
     """The turn at ``arrival``: the memory learns the pair and gives a new direction."""
-    old, flags = turn.memory, (verdict.learns & mask, verdict.forgets)
+    old, flags = turn.memory, (verdict.has(Deed.LEARN) & mask, verdict.has(Deed.FORGET))
     ends = _memory.Ends(iterate.params, iterate.grad, arrival.params, arrival.grad)
     downhill, memory = _direction.propose(
         old, ends, *flags, values, scale=_scale.generous, factor=-1.0
@@ -122,7 +122,7 @@ def _turned(
     )
     memory = memory._replace(s_dot_g=s_dot_g, y_dot_g=y_dot_g)
     downhill = _lanes.once(
-        verdict.restart, _steepest_descent, downhill, arrival.params, arrival.grad
+        verdict.has(Deed.RESTART), _steepest_descent, downhill, arrival.params, arrival.grad
     )
     return _Turn(memory, tree.where(mask, downhill, turn.direction))
 
@@ -145,14 +145,14 @@ def _advance(
     # Of a search that ended where it should, nobody asks.
     asked = told.done & ~told.chosen
     tiny = _trial.is_tiny(asked, trial.params, state.direction, state.value.dtype)
-    before = Verdict.none(), scalars._replace(search=told.search)
+    before = Verdict.of({}), scalars._replace(search=told.search)
     verdict, next_scalars = _lanes.in_place(
         state.num_evals >= 0, _trial.judge, before, told, numbers, tiny, limits
     )
 
     iterate = _Point(state.memory.params, state.memory.updates, state.aux)
     arrival, (best_grad, best_aux) = _lanes.once(
-        verdict.keep_or_back,
+        verdict.has(Deed.KEEP | Deed.BACK),
         _not_at_trial,
         _Seldom(_Point(trial.params, trial.grad, trial.aux), (state.best.grad, state.best.aux)),
         iterate,
@@ -162,7 +162,7 @@ def _advance(
     )
     none: dict[str, Any] = {"params": None, "updates": None}
     turn = _lanes.once(
-        verdict.turned,
+        verdict.has(Deed.TURN),
         _turned,
         _Turn(state.memory._replace(**none), state.direction),
         iterate,
@@ -172,13 +172,13 @@ def _advance(
     )
     # Apart from the turn, which still reads where it comes from, and visibly after it: that no
     # counter is negative the compiler cannot know. Each part in a loop of its own, side by side.
-    moved = verdict.moved & (turn.memory.num_pairs >= 0)
+    moved = verdict.has(Deed.MOVE) & (turn.memory.num_pairs >= 0)
     parts = zip(iterate, arrival, strict=True)
     iterate = _Point(*(_lanes.once(moved, _arrived, *both) for both in parts))
     memory = turn.memory._replace(
         params=iterate.params,
         updates=iterate.grad,
-        count=_numerics.add_counters(jnp.asarray(state.memory.count), verdict.moved),
+        count=_numerics.add_counters(jnp.asarray(state.memory.count), verdict.has(Deed.MOVE)),
     )
     new = next_scalars._replace(
         memory=memory,
@@ -186,7 +186,7 @@ def _advance(
         direction=turn.direction,
         best=next_scalars.best._replace(grad=best_grad, aux=best_aux),
     )
-    return new, verdict.moved
+    return new, verdict.has(Deed.MOVE)
 
 
 def run(

@@ -46,8 +46,8 @@ class Interval(NamedTuple):
     """Where a minimiser is known to be; scalars of the search dtype unless said otherwise.
 
     Attributes:
-        next_step: the step in it to try next; NaN where rounding has made one point of the last
-            trial and an end.
+        next_step: the step in it to try next; infinite where rounding has made one point of the
+            last trial and an end.
         low: the end with the lowest value so far (the paper's alpha_l).
         high: the other end (alpha_u); meaningless until ``bracketed``.
         bracketed: bool, whether the interval is known to contain a minimiser.
@@ -251,7 +251,7 @@ class MoreThuente:
         step = jnp.where(step >= interval.ceiling, (new_low.step + interval.ceiling) / 2, step)
         at_end = (trial.slope == low.slope) | (trial.slope == high.slope)
         same = interval.bracketed & at_end & self._drowned(state, value)
-        step = jnp.where(same, jnp.nan, jnp.where(finite, step, (low.step + trial.step) / 2))
+        step = jnp.where(same, jnp.inf, jnp.where(finite, step, (low.step + trial.step) / 2))
         measured = finite & bracketed
         return Interval(
             next_step=step,

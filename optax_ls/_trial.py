@@ -215,84 +215,50 @@ def is_tiny(asked: jax.Array, params: Any, direction: Any, dtype: Any) -> jax.Ar
     return tiny
 
 
-class _Flag(enum.IntFlag):
-    """The bits of a verdict, which its properties explain."""
+class Deed(enum.IntFlag):
+    """What a trip may do with its trial.
 
-    MOVED = enum.auto()
-    TURNED = enum.auto()
+    Attributes:
+        MOVE: the iterate moves, to the trial or to the best one before.
+        TURN: a new direction is due.
+        KEEP: the trial is the best one so far of a search that goes on.
+        BACK: the search ends elsewhere than at the trial.
+        RESTART: the new direction is steepest descent.
+        LEARN: the pair may enter the memory.
+        FORGET: the memory drops the older pairs.
+    """
+
+    MOVE = enum.auto()
+    TURN = enum.auto()
     KEEP = enum.auto()
     BACK = enum.auto()
     RESTART = enum.auto()
-    LEARNS = enum.auto()
-    FORGETS = enum.auto()
+    LEARN = enum.auto()
+    FORGET = enum.auto()
 
 
 class Verdict(NamedTuple):
-    """What a trip does with its trial.
+    """What a trip does with its trial, as one number.
 
-    Its flags are the bits of one number. A loop of one trip gets a copy of each number that it
-    writes; XLA for CPUs hands copies of which none waits for another to several threads, and on few
-    params that takes longer than what the loop computes.
+    A loop of one trip gets a copy of each number that it writes. XLA for CPUs hands copies of which
+    none waits for another to several threads, and on few params that takes longer than what the
+    loop computes.
 
     Attributes:
-        flags: int32, a sum of :class:`_Flag`.
+        deeds: int32, a sum of :class:`Deed`.
     """
 
-    flags: jax.Array
+    deeds: jax.Array
 
-    def _has(self, flag: _Flag) -> jax.Array:
-        return (self.flags & int(flag)) != 0
-
-    @property
-    def moved(self) -> jax.Array:
-        """Whether the iterate moves: to the trial, or to the best one before."""
-        return self._has(_Flag.MOVED)
-
-    @property
-    def turned(self) -> jax.Array:
-        """Whether a new direction is due."""
-        return self._has(_Flag.TURNED)
-
-    @property
-    def keep(self) -> jax.Array:
-        """Whether the trial is the best one so far of a search that goes on."""
-        return self._has(_Flag.KEEP)
-
-    @property
-    def back(self) -> jax.Array:
-        """Whether the search ends elsewhere than at the trial."""
-        return self._has(_Flag.BACK)
-
-    @property
-    def keep_or_back(self) -> jax.Array:
-        """Whether one of both holds, as it seldom does."""
-        return self._has(_Flag.KEEP | _Flag.BACK)
-
-    @property
-    def restart(self) -> jax.Array:
-        """Whether the new direction is steepest descent."""
-        return self._has(_Flag.RESTART)
-
-    @property
-    def learns(self) -> jax.Array:
-        """Whether the pair may enter the memory."""
-        return self._has(_Flag.LEARNS)
-
-    @property
-    def forgets(self) -> jax.Array:
-        """Whether the memory drops the older pairs."""
-        return self._has(_Flag.FORGETS)
+    def has(self, any_of: Deed) -> jax.Array:
+        """Whether any of the deeds is among them."""
+        return (self.deeds & int(any_of)) != 0
 
     @classmethod
-    def none(cls) -> "Verdict":
-        """Nothing of all this."""
-        return cls(jnp.zeros((), jnp.int32))
-
-    @classmethod
-    def of(cls, flags: dict[_Flag, jax.Array]) -> "Verdict":
-        """What a number of booleans say."""
-        bits = [jnp.where(holds, np.int32(flag), np.int32(0)) for flag, holds in flags.items()]
-        return cls(functools.reduce(jnp.bitwise_or, bits))
+    def of(cls, deeds: dict[Deed, jax.Array]) -> "Verdict":
+        """The deeds that are true."""
+        bits = [jnp.where(holds, np.int32(deed), np.int32(0)) for deed, holds in deeds.items()]
+        return cls(functools.reduce(jnp.bitwise_or, bits, jnp.zeros((), jnp.int32)))
 
 
 def without_trees(state: MinimizeState) -> MinimizeState:
@@ -358,15 +324,15 @@ def judge(
         status=_stopping.limit_reached(status, num_iters, num_evals, limits),
     )
     new = tree.where(running, jax.tree.map(_numerics.keep_types, new, state), state)
-    flags = {
-        _Flag.MOVED: moved,
-        _Flag.TURNED: moved | failed,
-        _Flag.KEEP: lower & ~done,
-        _Flag.BACK: (moved & ~to_trial) | failed,
-        _Flag.RESTART: restart,
-        _Flag.LEARNS: moved & ~restart & ~first,
+    deeds = {
+        Deed.MOVE: moved,
+        Deed.TURN: moved | failed,
+        Deed.KEEP: lower & ~done,
+        Deed.BACK: (moved & ~to_trial) | failed,
+        Deed.RESTART: restart,
+        Deed.LEARN: moved & ~restart & ~first,
         # After a search that failed the pairs are kept until steepest descent succeeds: that may be
         # the end.
-        _Flag.FORGETS: moved & (state.watch.restarted | restart),
+        Deed.FORGET: moved & (state.watch.restarted | restart),
     }
-    return Verdict.of(flags), new
+    return Verdict.of(deeds), new

@@ -191,9 +191,9 @@ def test_run_goes_on_with_the_same_bits_after_either_process_was_killed(uninterr
 
     said, status = kill_after(start_two(*saving), 1, "saved 30")
     assert status != 0
-    # Its own words if a collective broke; between two, JAX's service that watches over processes
-    # may end it first.
-    assert "Process 0 ends without an answer" in said or "coordination" in said
+    # Its own words where a collective broke. On a busy machine JAX may miss signs of life first,
+    # and ends it with words of its own.
+    assert re.search("Process 0 ends without an answer|indicates that another task died", said)
     assert not answer.exists()
 
     said, status = kill_after(start_two(*saving), 0, wanted[60])
