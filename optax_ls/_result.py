@@ -91,12 +91,12 @@ class History(NamedTuple):
     def record(self, row: jax.Array, condition: jax.Array, state: Any) -> "History":
         """The history with ``state`` in a row, where the condition holds."""
         now = History(state.value, state.grad_norm, state.step, state.num_evals)
-        return History(
-            *(
-                column.at[row].set(jnp.where(condition, x, column[row]))
-                for column, x in zip(self, now, strict=True)
-            )
-        )
+
+        def put(column: jax.Array, x: jax.Array) -> Any:
+            new = jnp.where(condition, x, column[row])
+            return jax.lax.dynamic_update_index_in_dim(column, new, row, 0)
+
+        return History(*map(put, self, now))
 
     def rows(self) -> "History":
         """The rows that were reached, as NumPy arrays."""
