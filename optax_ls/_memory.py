@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Optional
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from . import _base, _lanes, _numerics, tree
 
@@ -172,21 +171,10 @@ def _with_column(condition: Any, matrices: tuple[jax.Array, jax.Array], lesson: 
 def _where(condition: jax.Array, fn: Callable[..., Any], carry: Any, *inputs: Any) -> Any:
     """:func:`_lanes.once`, with the derivatives of ``fn``: a loop has no reverse derivative."""
 
-    @jax.custom_jvp
     def changed(condition: Any, carry: Any, *inputs: Any) -> Any:
         return _lanes.once(condition, fn, carry, *inputs)
 
-    @changed.defjvp
-    def derivative(primals: Any, tangents: Any) -> Any:
-        def of_numbers(primal: jax.Array, tangent: Any) -> Any:
-            if jnp.issubdtype(primal.dtype, jnp.inexact):
-                return tangent
-            # JAX before 0.5 gives integers for the tangents of integers.
-            return np.zeros(primal.shape, jax.dtypes.float0)
-
-        return jax.jvp(fn, primals, jax.tree.map(of_numbers, primals, tangents))
-
-    return changed(condition, carry, *inputs)
+    return _lanes.with_derivatives_of(fn, changed)(condition, carry, *inputs)
 
 
 def put_pair(
