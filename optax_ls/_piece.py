@@ -16,6 +16,7 @@ from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from . import _lanes
 
@@ -134,8 +135,10 @@ def _is_small(jaxpr: Any) -> bool:
 
 
 def _is_small_array(aval: Any) -> bool:
-    # Other than that, keys of random numbers have a dtype of their own.
-    return math.prod(aval.shape) <= _MOST_ENTRIES and jnp.issubdtype(aval.dtype, jnp.generic)
+    """Whether an array has few entries, of a type that a processor knows, or nearly."""
+    dtype = aval.dtype
+    plain = isinstance(dtype, np.dtype) and (dtype.kind in "biufc" or dtype == jnp.bfloat16)
+    return plain and math.prod(aval.shape) <= _MOST_ENTRIES
 
 
 def _is_small_step(eqn: Any) -> bool:

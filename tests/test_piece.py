@@ -138,6 +138,13 @@ def test_double_precision_is_one_piece_too(alone, enable_x64):
         assert found.value < 1e-12
 
 
+@pytest.mark.parametrize("dtype", ["int4", "float8_e4m3fn"])
+def test_data_of_rare_types_leaves_it_in_many(dtype, alone):
+    data = jnp.ones(3, getattr(jnp, dtype))
+    _, marks = minimized(lambda x, data: bowl(x) + jnp.sum(data.astype(x.dtype)), ONES, data)
+    assert marks == 0
+
+
 def test_run_that_is_told_of_is_not(alone):
     _, marks = minimized(bowl, ONES, callback=lambda info: None)
     assert marks == 0
