@@ -12,7 +12,7 @@ import functools
 import math
 import platform
 from collections.abc import Callable, Iterator
-from typing import Any, Optional
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,16 +60,14 @@ _CALLS = _names(
     """
 )
 
-ALLOWED = _OF_ENTRIES | _SUMS | _CALLS | {"dot_general", "scatter"}
-
 
 def while_loop(
     running: Callable[[Any], jax.Array],
     trip: Callable[[Any, Any], Any],
     carry: Any,
     inputs: Any,
-) -> Optional[Callable[[Any, Any], Any]]:
-    """A function that makes trips while ``running(carry)``; None if it cannot be one piece.
+) -> tuple[Callable[[Any, Any], Any], bool]:
+    """A function that makes trips while ``running(carry)``, and whether in one piece.
 
     Args:
         running: of a carry, a scalar. It closes over no array, and neither does ``trip``.
@@ -79,25 +77,25 @@ def while_loop(
 
     Returns:
         A function of trees like carry and inputs, for a process with one CPU for its only device,
-        and not for use under :func:`jax.vmap`.
+        and not for use under :func:`jax.vmap`; and a bool.
     """
 
     def plain(carry: Any, inputs: Any) -> Any:
         return jax.lax.while_loop(running, lambda carry: trip(carry, inputs), carry)
 
     if not _is_tried() or not all(map(_is_small_array, jax.tree.leaves((carry, inputs)))):
-        return None
+        return plain, False
     program = jax.make_jaxpr(plain)(carry, inputs)
-    if not _is_small(program.jaxpr):
-        return None
 
     def traced(consts: list[Any], carry: Any, inputs: Any) -> Any:
         leaves = jax.tree.leaves((carry, inputs))
         out = jax.core.eval_jaxpr(program.jaxpr, consts, *leaves)
         return jax.tree.unflatten(jax.tree.structure(carry), out)
 
-    fn = _lanes.with_derivatives_of(traced, functools.partial(_in_one_piece, traced))
-    return functools.partial(fn, program.consts)
+    fn, is_small = traced, _is_small(program.jaxpr)
+    if is_small:
+        fn = _lanes.with_derivatives_of(traced, functools.partial(_in_one_piece, traced))
+    return functools.partial(fn, program.consts), is_small
 
 
 def _in_one_piece(fn: Callable[..., Any], *inputs: Any) -> Any:

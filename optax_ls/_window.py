@@ -57,20 +57,20 @@ def loop(
 
     if not in_turns or jax.default_backend() != "cpu" or jax.device_count() > 1:
         return together(carry, inputs)
-    alone = _piece.while_loop(running, trip, carry, inputs)
-    call = jax.custom_batching.custom_vmap(alone or together)
+    alone, in_one_piece = _piece.while_loop(running, trip, carry, inputs)
+    call = jax.custom_batching.custom_vmap(alone)
 
     @call.def_vmap
     def over_lanes(size: int, batched: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
         window = min(size, _WIDTH) * _bytes_of_lane(size, batched, carry, inputs)
-        pays = window <= _MOST_BYTES and (alone or size >= 2 * _WIDTH)
+        pays = window <= _MOST_BYTES and (in_one_piece or size >= 2 * _WIDTH)
         if not any(jax.tree.leaves(batched)) or not pays:
             return _batched(together, size, batched, carry, inputs)
         axes = _lanes.axes(tuple(batched))
 
         @jax.custom_batching.custom_vmap
         def turns(carry: Any, inputs: Any) -> Any:
-            if alone:
+            if in_one_piece:
                 return _one_by_one(alone, size, carry, inputs, axes)
             return _take_turns(running, trip, size, carry, inputs, axes)
 

@@ -189,7 +189,7 @@ def loop_of(step):
 def compared(step, x):
     """The vector that the loop in one piece ends with, that of the plain loop, and the program."""
     trip, carry, factor = loop_of(step), (jnp.asarray(0), x), jnp.asarray(0.9, x.dtype)
-    loop = _piece.while_loop(running, trip, carry, factor)
+    loop, _ = _piece.while_loop(running, trip, carry, factor)
     program = jax.jit(loop).lower(carry, factor).compile()
     plain = lax.while_loop(running, lambda carry: trip(carry, factor), carry)
     return program(carry, factor)[1], plain[1], program

@@ -300,7 +300,8 @@ def operations(jaxpr):
 
 
 def test_every_operation_that_is_let_in_has_a_step():
-    assert set(pieces.STEPS) == set(_piece.ALLOWED)
+    listed = _piece._OF_ENTRIES | _piece._SUMS | _piece._CALLS
+    assert set(pieces.STEPS) == listed | {"dot_general", "scatter"}
     for name, step in pieces.STEPS.items():
         assert name in operations(jax.make_jaxpr(step)(jnp.ones(40)).jaxpr)
 
