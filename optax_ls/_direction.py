@@ -351,10 +351,10 @@ def propose(
     scale: _scale.Scale = _scale.of_newest,
     factor: float = 1.0,
 ) -> tuple[Any, ScaleByLBFGSState]:
-    """H g with the pair in the memory, times a factor, and the memory with it.
+    """H g with the pair in the memory, times a factor, and the memory with it, at the newer end.
 
     Args:
-        state: before the pair.
+        state: before the pair. Its params and gradient may be None, and then stay so.
         ends: of the step that makes the pair; g is the gradient at the newer.
         allowed: bool, whether the pair may enter if it has curvature.
         forget: bool, whether the older pairs are dropped.
@@ -383,6 +383,8 @@ def propose(
     none.update(diff_params_memory=None, diff_updates_memory=None)
     numbers = state._replace(**none)
     lesson, weights = _lanes.apart(ever, algebra, numbers, products, slot, allowed, forget)
-    state = _memory.settle(state, lesson)
-    rows = state.diff_params_memory, state.diff_updates_memory
-    return combine(*rows, ends.new_grad, weights), state
+    state, g = _memory.settle(state, lesson), ends.new_grad
+    if state.params is not None:
+        state = _memory.arrive(state, ends, lesson.num_pairs >= 0)
+        g = state.updates
+    return combine(state.diff_params_memory, state.diff_updates_memory, g, weights), state

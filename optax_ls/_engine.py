@@ -68,8 +68,9 @@ def _search(
     evaluate: Callable[[Any], _objective.Evaluation],
     params: Any,
     updates: Any,
-    start: _objective.Evaluation,
+    value_init: jax.Array,
     grad: Any,
+    last: _objective.Evaluation,
     step: jax.Array,
 ) -> _Trip:
     """Runs a core until it is done and the step it chose is the one evaluated last.
@@ -79,8 +80,10 @@ def _search(
         evaluate: the objective.
         params: where the search begins.
         updates: the direction.
-        start: the evaluation there, of the types that ``evaluate`` returns.
+        value_init: the objective there.
         grad: the gradient there, conjugated if it is complex.
+        last: any evaluation of the types that ``evaluate`` returns. It is not read, but in its
+            place others are written, so best it is one that nobody needs any more.
         step: the step to try first.
     """
     dtype = step.dtype
@@ -89,7 +92,7 @@ def _search(
         return ~trip.search.done | (trip.step != trip.search.step)
 
     def told(trip: _Trip, value: jax.Array, slope_init: jax.Array, slope: jax.Array) -> Any:
-        begun = core.start(start.value, slope_init, step)
+        begun = core.start(value_init, slope_init, step)
         search = tree.where(jnp.isnan(trip.step), begun, trip.search)
         advanced = _numerics.keep_types(core.advance(search, value, slope), search)
         # Once done, a trip only goes back to the step that the core fell back to.
@@ -107,10 +110,8 @@ def _search(
         search = told(trip, value, slope_init, *(slope or [jnp.full((), jnp.nan, dtype)]))
         return _Trip(search, step, found)
 
-    begun = core.start(start.value, -jnp.ones_like(step), step)
-    return jax.lax.while_loop(
-        unfinished, advance, _Trip(begun, jnp.full_like(step, jnp.nan), start)
-    )
+    begun = core.start(value_init, -jnp.ones_like(step), step)
+    return jax.lax.while_loop(unfinished, advance, _Trip(begun, jnp.full_like(step, jnp.nan), last))
 
 
 def transformation(
@@ -184,13 +185,10 @@ def transformation(
             _checks.same_structure("aux", found.aux, "aux_like", state.aux, dtypes=True)
             return found
 
-        start = _objective.Evaluation(
-            _numerics.strong(_checks.scalar("value must be", value), dtype),
-            tree.cast_like(grad, state.grad) if store_grad else None,
-            state.aux,
-        )
+        value = _numerics.strong(_checks.scalar("value must be", value), dtype)
+        last = _objective.Evaluation(value, state.grad, state.aux)
         step = _numerics.strong(first_step(state.learning_rate), dtype)
-        trip = _search(core, evaluate_and_check_aux, params, updates, start, grad, step)
+        trip = _search(core, evaluate_and_check_aux, params, updates, value, grad, last, step)
         if verbose:
             _print_if_failed(name, core, trip.search)
         new_state = make_state(

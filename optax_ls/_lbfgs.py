@@ -48,6 +48,13 @@ def scale_by_lbfgs(
         >>> float(fn(w)) < 1e-4
         True
     """
+    return _scale_by_lbfgs(memory_size, scale_init_precond, factor=1.0)
+
+
+def _scale_by_lbfgs(
+    memory_size: int, scale_init_precond: bool, *, factor: float
+) -> _base.GradientTransformation:
+    """:func:`scale_by_lbfgs`, times a factor."""
     _checks.whole_number("memory_size", memory_size, at_least=1)
 
     def init(params: _base.Params) -> ScaleByLBFGSState:
@@ -71,9 +78,10 @@ def scale_by_lbfgs(
         w = tree.cast_like(params, state.params)
         g = tree.cast_like(updates, state.updates)
         ends = _memory.Ends(state.params, state.updates, w, g)
-        direction, state = _direction.propose(state, ends, state.count > 0, scale=scale)
-        state = state._replace(count=_numerics.increment(state.count), params=w, updates=g)
-        return direction, state
+        direction, state = _direction.propose(
+            state, ends, state.count > 0, scale=scale, factor=factor
+        )
+        return direction, state._replace(count=_numerics.increment(state.count))
 
     return _base.GradientTransformation(init, update)
 
@@ -128,11 +136,12 @@ def lbfgs(
         >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
         True
     """
-    downhill = (
-        _base.scale(-1) if learning_rate is None else _base.scale_by_learning_rate(learning_rate)
-    )
+    # A sweep over the direction would change its sign, but none is needed.
+    factor, downhill = -1.0, _base.identity()
+    if learning_rate is not None:
+        factor, downhill = 1.0, _base.scale_by_learning_rate(learning_rate)
     return _base.chain(
-        scale_by_lbfgs(memory_size, scale_init_precond),
+        _scale_by_lbfgs(memory_size, scale_init_precond, factor=factor),
         downhill,
         _base.identity() if linesearch is None else linesearch,
     )

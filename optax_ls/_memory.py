@@ -201,6 +201,26 @@ def settle(state: ScaleByLBFGSState, lesson: Lesson) -> ScaleByLBFGSState:
     )
 
 
+def _arrived(condition: Any, before: Any, after: Any) -> Any:
+    return tree.where(condition, after, before)
+
+
+def arrive(state: ScaleByLBFGSState, ends: Ends, turned: jax.Array) -> ScaleByLBFGSState:
+    """The state at the newer end.
+
+    Its params and gradient are written in place. A compiler can do that if they are seen to be read
+    no more: so they wait for ``turned``, and what follows should read them and not the ends.
+
+    Args:
+        state: its params and gradient are at the older end.
+        ends: of the step.
+        turned: bool, always true, of something that is made of all that reads the older end.
+    """
+    before, after = (state.params, state.updates), (ends.new_params, ends.new_grad)
+    params, grad = _where(turned, _arrived, before, after)
+    return state._replace(params=params, updates=grad)
+
+
 def start(params: Any, memory_size: int, *, bending: bool = False) -> ScaleByLBFGSState:
     """The state before the first update, with an empty memory.
 

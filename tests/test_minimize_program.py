@@ -298,8 +298,8 @@ def scan_of_lbfgs(x):
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="the compiler copied more")
-def test_scan_of_lbfgs_needs_the_pairs_and_eight_vectors():
-    assert temporary_words(scan_of_lbfgs, 1_000_000) <= 2 * 10 + 8 + 0.01
+def test_scan_of_lbfgs_needs_the_pairs_and_five_vectors():
+    assert temporary_words(scan_of_lbfgs, 1_000_000) <= 2 * 10 + 5 + 0.01
 
 
 LOOPS = {
@@ -322,10 +322,13 @@ def test_loop_writes_the_pairs_in_place_and_never_copies_a_stack(loop):
     assert not [line for line in stacks if " copy(" in line]
 
 
-def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient():
-    copies = [part.count("= f32[1000]{0} copy(") for part in parts_of_the_loop(LOOPS["minimize"])]
-    seldom, *rest = sorted(copies, reverse=True)  # a search that ends elsewhere copies both as well
-    assert (seldom, sum(rest)) == (2, 2)
+# What else is copied: by minimize both in a search that ends elsewhere; in a loop of steps, by the
+# condition of value_and_grad_from_state, a gradient.
+@pytest.mark.parametrize(("loop", "others"), [("minimize", 2), ("lbfgs", 1)])
+def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient(loop, others):
+    copies = [part.count("= f32[1000]{0} copy(") for part in parts_of_the_loop(LOOPS[loop])]
+    assert max(copies) == 2
+    assert sum(copies) == 2 + others
 
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="programs look different")
