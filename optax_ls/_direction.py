@@ -35,7 +35,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from . import _lanes, _memory, _numerics, _reductions, _scale, tree
+from . import _lanes, _memory, _numerics, _reductions, _scale, _sweep, tree
 from ._memory import Ends, Lesson, ScaleByLBFGSState
 
 
@@ -126,7 +126,7 @@ def _both_dots(rows_s: Any, rows_y: Any, g: Any, gg: jax.Array) -> tuple[jax.Arr
     """
 
     def with_g(rows: jax.Array, g: jax.Array) -> jax.Array:
-        return _reductions.dot(rows, g, gg.dtype)
+        return _sweep.dot(rows, g, gg.dtype)
 
     if g.size <= _memory.SMALL:
         return with_g(rows_s, g), with_g(rows_y, g)
@@ -151,7 +151,7 @@ def _twice(ends: Ends) -> tuple[Any, ...]:
 
 
 def _among_pair(s: Any, y: Any, r: Any, z: Any, *, dtype: Any) -> list[jax.Array]:
-    return [_reductions.dot(*both, dtype) for both in ((r, r), (s, y), (z, z))]
+    return _sweep.dots([(r, r), (s, y), (z, z)], dtype)
 
 
 def inner_products(
@@ -176,7 +176,7 @@ def inner_products(
     rows = state.diff_params_memory, state.diff_updates_memory
 
     def with_rows(rows_s: Any, rows_y: Any, g: Any, *pair: Any) -> Sequence[jax.Array]:
-        gg = _reductions.dot(g, g, dtype)
+        gg = _sweep.dot(g, g, dtype)
         products = *_both_dots(rows_s, rows_y, g, gg), gg
         return products if not pair else (*products, *_among_pair(*pair, dtype=dtype))
 

@@ -22,39 +22,21 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from . import _lanes, _numerics
+from . import _lanes, _sweep
 
 # Whether dimensions can be told by a rule, which came with the partitioner that minds them.
 _KNOWS_RULES = "sharding_rule" in inspect.signature(custom_partitioning.def_partition).parameters
 
 
-def dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
-    """Real inner products of the entries of ``y`` with those of ``x``, whose leading axes remain.
-
-    Half-precision entries are accumulated in float32.
-    """
-    if jnp.iscomplexobj(x):
-        return dot(x.real, y.real, dtype) + dot(x.imag, y.imag, dtype)
-    batch = x.ndim - y.ndim
-    product = jax.lax.dot_general(
-        x,
-        y,
-        ((tuple(range(batch, x.ndim)), tuple(range(y.ndim))), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=_numerics.at_least_float32(x.dtype),
-    )
-    return product.astype(dtype)
-
-
 def inner(x: Any, y: Any, dtype: Any) -> jax.Array:
     """The real inner product of two trees."""
-    (product,) = total(lambda x, y: (dot(x, y, dtype),), (x, y), ((),), dtype)
+    (product,) = total(lambda x, y: (_sweep.dot(x, y, dtype),), (x, y), ((),), dtype)
     return product
 
 
 def inner_with_rows(rows: Any, y: Any, size: int, dtype: Any) -> jax.Array:
     """The real inner products of a tree with ``size`` others, stacked on a leading axis."""
-    (products,) = total(lambda rows, y: (dot(rows, y, dtype),), (rows, y), ((size,),), dtype)
+    (products,) = total(lambda rows, y: (_sweep.dot(rows, y, dtype),), (rows, y), ((size,),), dtype)
     return products
 
 
@@ -63,7 +45,7 @@ def slopes(direction: Any, grads: Sequence[Any], dtype: Any) -> Sequence[jax.Arr
 
     def of_leaf(d: jax.Array, *grads: jax.Array) -> Sequence[jax.Array]:
         wide = jnp.result_type(d, *grads)
-        return [dot(d.astype(wide), g.astype(wide), dtype) for g in grads]
+        return _sweep.dots([(d.astype(wide), g.astype(wide)) for g in grads], dtype)
 
     trees = [jax.tree.map(jnp.asarray, tree) for tree in (direction, *grads)]
     return total(of_leaf, trees, ((),) * len(grads), dtype)

@@ -1,0 +1,125 @@
+"""Inner products of arrays, in as few sweeps through the memory as can be.
+
+XLA for CPUs makes a sweep for each sum. Most of them it gives to one thread, which adds entry after
+entry and waits for each addition; and real and imaginary parts it copies first. A reduction of many
+values at once to many places, which it shares among threads, can be written instead: each chunk of
+the arrays is reduced by itself, all products side by side. What comes out does not depend on the
+number of threads.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _lanes, _numerics
+
+# Arrays with fewer entries are in the cache, and one thread has them before another is awake.
+_LARGE = 2**17
+# So many entries are reduced one after the other, to at most so many places: few products each in
+# strands that do not wait for one another. But half types are widened best as they lie.
+_CHUNK, _PLACES, _STRANDS = 4096, 12, (4, 2, 1)
+# Rows that are reduced in one sweep.
+_ROWS = 10
+# Since this version XLA finds the entries of a flattened array without a division for each.
+_FLATTENS = (0, 8)
+# Since this version XLA has sums of float32 as fast as the memory, and only for so many of them is
+# one sweep worth it.
+_FAST_FLOAT32, _WORTH_A_SWEEP = (0, 10), 3
+
+
+def dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+    """Real inner products of the entries of ``y`` with those of ``x``, whose leading axes remain.
+
+    Half-precision entries are accumulated in float32.
+    """
+    if not (_on_one_cpu() and _gains(y, 1)):
+        return _dot(x, y, dtype)
+
+    def in_sweeps(x: jax.Array, y: jax.Array) -> jax.Array:
+        rows = x.reshape(-1, y.size)
+        pairs = [(jax.lax.index_in_dim(rows, k, keepdims=False), y) for k in range(len(rows))]
+        products = [_in_one_sweep(pairs[k : k + _ROWS], dtype) for k in range(0, len(pairs), _ROWS)]
+        return jnp.concatenate(products).reshape(x.shape[: x.ndim - y.ndim])
+
+    def plain(x: jax.Array, y: jax.Array) -> jax.Array:
+        return _dot(x, y, dtype)
+
+    products: jax.Array = _lanes.with_derivatives_of(plain, in_sweeps)(x, y)
+    return products
+
+
+def dots(pairs: Sequence[tuple[jax.Array, jax.Array]], dtype: Any) -> list[jax.Array]:
+    """The real inner products of several pairs of arrays, all of one shape and dtype."""
+    y = pairs[0][1]
+    if not (_on_one_cpu() and _gains(y, len(pairs))):
+        return [_dot(x, y, dtype) for x, y in pairs]
+
+    def plain(pairs: Any) -> list[jax.Array]:
+        return [_dot(x, y, dtype) for x, y in pairs]
+
+    def in_one_sweep(pairs: Any) -> list[jax.Array]:
+        return list(_in_one_sweep(pairs, dtype))
+
+    products: list[jax.Array] = _lanes.with_derivatives_of(plain, in_one_sweep)(list(pairs))
+    return products
+
+
+def _gains(x: jax.Array, products: int) -> bool:
+    """Whether one sweep for so many products of arrays like x is faster than what XLA makes."""
+    if x.size < _LARGE or (x.ndim > 1 and jax.__version_info__ < _FLATTENS):
+        return False
+    if x.dtype == np.float32 and jax.__version_info__ >= _FAST_FLOAT32:
+        return products >= _WORTH_A_SWEEP
+    return True
+
+
+def _on_one_cpu() -> bool:
+    # Over several devices a chunk might lie on two.
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
+
+
+def _dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+    if jnp.iscomplexobj(x):
+        return _dot(x.real, y.real, dtype) + _dot(x.imag, y.imag, dtype)
+    batch = x.ndim - y.ndim
+    product = jax.lax.dot_general(
+        x,
+        y,
+        ((tuple(range(batch, x.ndim)), tuple(range(y.ndim))), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=_numerics.at_least_float32(x.dtype),
+    )
+    return product.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=1)  # traced once for all leaves of one shape
+def _in_one_sweep(pairs: Sequence[tuple[jax.Array, jax.Array]], dtype: Any) -> jax.Array:
+    arrays = [(x.reshape(-1), y.reshape(-1)) for x, y in pairs]
+    whole = arrays[0][1].size // _CHUNK * _CHUNK
+    wide = arrays[0][1].dtype.itemsize >= 4
+    strands = next(k for k in _STRANDS if (k * len(pairs) <= _PLACES and wide) or k == 1)
+
+    def strand(x: jax.Array, number: int) -> jax.Array:
+        return x[:whole].reshape(-1, _CHUNK // strands, strands)[:, :, number]
+
+    terms = [_product(strand(x, k), strand(y, k)) for x, y in arrays for k in range(strands)]
+    zero = np.zeros((), terms[0].dtype)
+    sums = jnp.stack(jax.lax.reduce(terms, [zero] * len(terms), _added, (1,)))
+    rest = jnp.stack([jnp.sum(_product(x[whole:], y[whole:])) for x, y in arrays])
+    return (jnp.sum(sums.reshape(len(pairs), -1), axis=1) + rest).astype(dtype)
+
+
+def _added(x: Any, y: Any) -> Any:
+    return jax.tree.map(jax.lax.add, x, y)
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The real parts of the products of entries of ``y`` with the conjugates of those of ``x``."""
+    if jnp.iscomplexobj(x):
+        return _product(x.real, y.real) + _product(x.imag, y.imag)
+    wide = _numerics.at_least_float32(x.dtype)
+    return x.astype(wide) * y.astype(wide)
