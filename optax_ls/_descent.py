@@ -127,10 +127,6 @@ def _turned(
     return _Turn(memory, tree.where(mask, downhill, turn.direction))
 
 
-def _arrived(mask: Any, before: Any, after: Any) -> Any:
-    return tree.where(mask, after, before)
-
-
 def _advance(
     core: LinesearchCore,
     evaluate: Callable[[Any], Evaluation],
@@ -174,7 +170,7 @@ def _advance(
     # counter is negative the compiler cannot know. Each part in a loop of its own, side by side.
     moved = verdict.has(Deed.MOVE) & (turn.memory.num_pairs >= 0)
     parts = zip(iterate, arrival, strict=True)
-    iterate = _Point(*(_lanes.once(moved, _arrived, *both) for both in parts))
+    iterate = _Point(*(_lanes.once(moved, _memory.arrived, *both) for both in parts))
     memory = turn.memory._replace(
         params=iterate.params,
         updates=iterate.grad,

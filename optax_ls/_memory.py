@@ -201,8 +201,9 @@ def settle(state: ScaleByLBFGSState, lesson: Lesson) -> ScaleByLBFGSState:
     )
 
 
-def _arrived(condition: Any, before: Any, after: Any) -> Any:
-    return tree.where(condition, after, before)
+def arrived(mask: Any, before: Any, after: Any) -> Any:
+    """``after``, to be written in the place of ``before``; see :func:`_lanes.once`."""
+    return tree.where(mask, after, before)
 
 
 def arrive(state: ScaleByLBFGSState, ends: Ends, turned: jax.Array) -> ScaleByLBFGSState:
@@ -217,7 +218,7 @@ def arrive(state: ScaleByLBFGSState, ends: Ends, turned: jax.Array) -> ScaleByLB
         turned: bool, always true, of something that is made of all that reads the older end.
     """
     before, after = (state.params, state.updates), (ends.new_params, ends.new_grad)
-    params, grad = _where(turned, _arrived, before, after)
+    params, grad = _where(turned, arrived, before, after)
     return state._replace(params=params, updates=grad)
 
 
