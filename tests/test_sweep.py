@@ -79,7 +79,7 @@ def test_long_sums_keep_their_digits(in_sweeps):
     x = jnp.full(2**22, 0.1, "float32")
     (found,) = _sweep.dots([(x, x)], "float32")
     wanted, _ = exact(x, x)
-    assert abs(found / wanted - 1) < 1e-5  # added in order, 1e-3 is lost
+    assert abs(found / wanted - 1) < 3e-5  # added in order, 2e-2 is lost
 
 
 def test_products_of_infinities_are_not_finite(in_sweeps):
