@@ -1,10 +1,10 @@
 """Inner products of arrays, in as few sweeps through the memory as can be.
 
-XLA for CPUs makes a sweep for each sum. Most of them it gives to one thread, which adds entry after
-entry and waits for each addition; and real and imaginary parts it copies first. A reduction of many
-values at once to many places, which it shares among threads, can be written instead: each chunk of
-the arrays is reduced by itself, all products side by side. What comes out does not depend on the
-number of threads.
+XLA for CPUs makes a sweep for each sum. In many versions it gives that to one thread, which adds
+entry after entry and waits for each addition; and real and imaginary parts it copies first. A
+reduction of many values at once to many places, which it shares among threads, can be written
+instead: each chunk of the arrays is reduced by itself, all products side by side. What comes out
+does not depend on the number of threads.
 """
 
 import functools
@@ -24,7 +24,7 @@ _LARGE = 2**17
 _CHUNK, _PLACES, _STRANDS = 4096, 12, (4, 2, 1)
 # Rows that are reduced in one sweep.
 _ROWS = 10
-# Since this version XLA finds the entries of a flattened array without a division for each.
+# Before this version products of arrays with several axes took longer so than as XLA makes them.
 _FLATTENS = (0, 8)
 # Since this version XLA has sums of float32 as fast as the memory, and only for so many of them is
 # one sweep worth it.
@@ -39,17 +39,12 @@ def dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
     if not (_on_one_cpu() and _gains(y, 1)):
         return _dot(x, y, dtype)
 
-    def in_sweeps(x: jax.Array, y: jax.Array) -> jax.Array:
-        rows = x.reshape(-1, y.size)
-        pairs = [(jax.lax.index_in_dim(rows, k, keepdims=False), y) for k in range(len(rows))]
-        products = [_in_one_sweep(pairs[k : k + _ROWS], dtype) for k in range(0, len(pairs), _ROWS)]
-        return jnp.concatenate(products).reshape(x.shape[: x.ndim - y.ndim])
-
-    def plain(x: jax.Array, y: jax.Array) -> jax.Array:
-        return _dot(x, y, dtype)
-
-    products: jax.Array = _lanes.with_derivatives_of(plain, in_sweeps)(x, y)
-    return products
+    rows = x.reshape(-1, y.size)
+    pairs = [
+        (jax.lax.index_in_dim(rows, k, keepdims=False), y.reshape(-1)) for k in range(len(rows))
+    ]
+    products = [_in_one_sweep(pairs[k : k + _ROWS], dtype) for k in range(0, len(pairs), _ROWS)]
+    return jnp.concatenate(products).reshape(x.shape[: x.ndim - y.ndim])
 
 
 def dots(pairs: Sequence[tuple[jax.Array, jax.Array]], dtype: Any) -> list[jax.Array]:
@@ -57,15 +52,7 @@ def dots(pairs: Sequence[tuple[jax.Array, jax.Array]], dtype: Any) -> list[jax.A
     y = pairs[0][1]
     if not (_on_one_cpu() and _gains(y, len(pairs))):
         return [_dot(x, y, dtype) for x, y in pairs]
-
-    def plain(pairs: Any) -> list[jax.Array]:
-        return [_dot(x, y, dtype) for x, y in pairs]
-
-    def in_one_sweep(pairs: Any) -> list[jax.Array]:
-        return list(_in_one_sweep(pairs, dtype))
-
-    products: list[jax.Array] = _lanes.with_derivatives_of(plain, in_one_sweep)(list(pairs))
-    return products
+    return list(_in_one_sweep(list(pairs), dtype))
 
 
 def _gains(x: jax.Array, products: int) -> bool:
@@ -98,10 +85,21 @@ def _dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnums=1)  # traced once for all leaves of one shape
 def _in_one_sweep(pairs: Sequence[tuple[jax.Array, jax.Array]], dtype: Any) -> jax.Array:
+    def plain(pairs: Any) -> jax.Array:
+        return jnp.stack([_dot(x, y, dtype) for x, y in pairs])
+
+    def in_chunks(pairs: Any) -> jax.Array:
+        return _in_chunks(pairs).astype(dtype)
+
+    products: jax.Array = _lanes.with_derivatives_of(plain, in_chunks)(pairs)
+    return products
+
+
+def _in_chunks(pairs: Sequence[tuple[jax.Array, jax.Array]]) -> jax.Array:
     arrays = [(x.reshape(-1), y.reshape(-1)) for x, y in pairs]
     whole = arrays[0][1].size // _CHUNK * _CHUNK
-    wide = arrays[0][1].dtype.itemsize >= 4
-    strands = next(k for k in _STRANDS if (k * len(pairs) <= _PLACES and wide) or k == 1)
+    is_half = arrays[0][1].dtype.itemsize < 4
+    strands = next(k for k in _STRANDS if (k * len(pairs) <= _PLACES and not is_half) or k == 1)
 
     def strand(x: jax.Array, number: int) -> jax.Array:
         return x[:whole].reshape(-1, _CHUNK // strands, strands)[:, :, number]
@@ -110,7 +108,7 @@ def _in_one_sweep(pairs: Sequence[tuple[jax.Array, jax.Array]], dtype: Any) -> j
     zero = np.zeros((), terms[0].dtype)
     sums = jnp.stack(jax.lax.reduce(terms, [zero] * len(terms), _added, (1,)))
     rest = jnp.stack([jnp.sum(_product(x[whole:], y[whole:])) for x, y in arrays])
-    return (jnp.sum(sums.reshape(len(pairs), -1), axis=1) + rest).astype(dtype)
+    return jnp.sum(sums.reshape(len(pairs), -1), axis=1) + rest
 
 
 def _added(x: Any, y: Any) -> Any:

@@ -1,7 +1,7 @@
 """Products of large arrays are made in chunks, and are those of any other way to make them.
 
-This process has several devices, where chunks are left alone, so tests ask for them; the last ones
-start a process with one device.
+This process has several devices, where chunks are left alone, so tests ask for them; the last one
+starts processes with one device.
 """
 
 import os
@@ -144,7 +144,6 @@ def number_of_reductions(fn, *args):
 def test_compiler_is_left_to_itself_where_it_does_as_well(
     version, dtype, shape, slopes, monkeypatch
 ):
-    monkeypatch.setattr(_sweep, "_on_one_cpu", lambda: True)
     monkeypatch.setattr(jax, "__version_info__", version)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     x = jnp.ones(shape, dtype)
