@@ -42,21 +42,21 @@ from ._memory import Ends, Lesson, ScaleByLBFGSState
 class Products(NamedTuple):
     """All inner products that one update needs.
 
-    Of the memory with g and y; |g|; and those of the new vectors g (the gradient), s and y (the
-    pair). y is that which enters, with its multiple ``bend`` of s.
+    Of the memory with g and y; and those of the new vectors g (the gradient), s and y (the pair). y
+    is that which enters, with its multiple ``bend`` of s, which is None if it is taken as it is.
     """
 
     s_g: jax.Array
     y_g: jax.Array
     s_y: jax.Array
     y_y: jax.Array
-    bend: Optional[jax.Array]
-    g_norm: jax.Array
-    new_sg: jax.Array
-    new_yg: jax.Array
+    gg: jax.Array
     new_ss: jax.Array
     new_sy: jax.Array
     new_yy: jax.Array
+    new_sg: jax.Array
+    new_yg: jax.Array
+    bend: Any
 
 
 def norm(g: Any, dtype: Any, square: Optional[jax.Array] = None) -> Any:
@@ -160,8 +160,8 @@ def inner_products(
     slot: jax.Array,
     values: Optional[tuple[Any, Any]] = None,
     among: Optional[Sequence[jax.Array]] = None,
-) -> Products:
-    """One sweep over the memory, and one all-reduce; two of each where y is short, or bent.
+) -> tuple[Products, jax.Array]:
+    """All inner products that one update needs, and |g|.
 
     If the pair is not in the rows, only what is not about it means anything.
 
@@ -172,6 +172,22 @@ def inner_products(
         values: see :func:`bent`.
         among: what :func:`among_pair` gives, if that is known.
     """
+    dtype = state.weights_memory.dtype
+    if values is None and _reductions.may_be_exchanged():
+        products = _at_once(state, ends, slot)
+    else:
+        products = _in_turn(state, ends, slot, values, among)
+    return products, norm(ends.new_grad, dtype, products.gg)
+
+
+def _in_turn(
+    state: ScaleByLBFGSState,
+    ends: Ends,
+    slot: jax.Array,
+    values: Optional[tuple[Any, Any]] = None,
+    among: Optional[Sequence[jax.Array]] = None,
+) -> Products:
+    """One sweep over the memory, and one all-reduce; two of each where y is short, or bent."""
     dtype, size = state.weights_memory.dtype, state.weights_memory.shape[0]
     rows = state.diff_params_memory, state.diff_updates_memory
 
@@ -184,7 +200,7 @@ def inner_products(
     shapes = (size,), (size,), *((),) * (4 if among is None else 1)
     s_g, y_g, gg, *found = _reductions.total(with_rows, trees, shapes, dtype)
     ss, sy, yy = found if among is None else among
-    sg, yg = (jnp.sum(jnp.where(jnp.arange(size) == slot, x, 0)) for x in (s_g, y_g))
+    sg, yg = _of_pair(s_g, slot), _of_pair(y_g, slot)
     loses_digits, bend = yy < _LONG_ENOUGH**2 * gg, None
     if values is not None:
         bend = bent(sg, ss, sy, values)
@@ -204,8 +220,41 @@ def inner_products(
         directly,
         lambda: (s_g - state.s_dot_g, y_g - state.y_dot_g),
     )
-    g_norm = norm(ends.new_grad, dtype, gg)
-    return Products(s_g, y_g, s_y, y_y, bend, g_norm, sg, yg, ss, sy, yy)
+    return Products(s_g, y_g, s_y, y_y, gg, ss, sy, yy, sg, yg, bend)
+
+
+def _at_once(state: ScaleByLBFGSState, ends: Ends, slot: jax.Array) -> Products:
+    """What :func:`_in_turn` gives without values, of several devices by one all-reduce in any case.
+
+    No device knows whether y is short before all have exchanged their sums. So each takes the
+    products with y in the first sweep, wanted or not.
+    """
+    dtype, size = state.weights_memory.dtype, state.weights_memory.shape[0]
+    rows = state.diff_params_memory, state.diff_updates_memory
+    none: dict[str, Any] = dict.fromkeys(("diff_params_memory", "diff_updates_memory"))
+
+    def local(rows_s: Any, rows_y: Any, *ends: Any) -> Sequence[jax.Array]:
+        step = Ends(*ends)
+        vectors = step.new_grad, step.pair[1]
+        s_g, s_y = _sweep.dot_with_each(rows_s, vectors, dtype)
+        y_g, y_y = _sweep.dot_with_each(rows_y, vectors, dtype)
+        gg = _sweep.dot(step.new_grad, step.new_grad, dtype)
+        return s_g, y_g, s_y, y_y, gg, *_among_pair(*_twice(step), dtype=dtype)
+
+    def alone(told: Any, rows_s: Any, rows_y: Any, *ends: Any) -> Sequence[jax.Array]:
+        state, slot = told
+        state = state._replace(diff_params_memory=rows_s, diff_updates_memory=rows_y)
+        return _in_turn(state, Ends(*ends), slot)[: len(shapes)]
+
+    shapes = ((size,),) * 4 + ((),) * 4
+    told = state._replace(**none), slot
+    sums = _reductions.total(local, (*rows, *ends[:4]), shapes, dtype, alone, told)
+    of_pair = (_of_pair(products, slot) for products in sums[:2])
+    return Products._make([*sums, *of_pair, None])
+
+
+def _of_pair(products: jax.Array, slot: jax.Array) -> jax.Array:
+    return jnp.sum(jnp.where(jnp.arange(len(products)) == slot, products, 0))
 
 
 def _has_curvature(products: Products) -> Any:
@@ -367,9 +416,11 @@ def propose(
     slot = jnp.where(forget, 0, state.num_pairs) % len(state.weights_memory)
     state = _memory.put_pair(state, ends, slot, allowed)
 
-    def algebra(numbers: Any, products: Products, *pair: Any) -> tuple[Lesson, Weights]:
+    def algebra(
+        numbers: Any, products: Products, g_norm: jax.Array, *pair: Any
+    ) -> tuple[Lesson, Weights]:
         lesson = learn(numbers, products, *pair)
-        gamma = scale(numbers, lesson, products.new_ss, products.g_norm)
+        gamma = scale(numbers, lesson, products.new_ss, g_norm)
         weights = weigh(numbers, lesson, gamma)
         return lesson, Weights(*(factor * weight for weight in weights))
 
@@ -379,10 +430,10 @@ def propose(
     ever = jnp.asarray(state.num_pairs) >= 0  # always, which the compiler cannot know
     told = state._replace(**none), ends, slot, values, among
     # By itself, so that nothing else is ready when it begins: see _both_dots.
-    products: Products = _lanes.by_itself(ever, inner_products, *told)
+    products = _lanes.by_itself(ever, inner_products, *told)
     none.update(diff_params_memory=None, diff_updates_memory=None)
     numbers = state._replace(**none)
-    lesson, weights = _lanes.apart(ever, algebra, numbers, products, slot, allowed, forget)
+    lesson, weights = _lanes.apart(ever, algebra, numbers, *products, slot, allowed, forget)
     state, g = _memory.settle(state, lesson), ends.new_grad
     if state.params is not None:
         state = _memory.arrive(state, ends, lesson.num_pairs >= 0)

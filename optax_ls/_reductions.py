@@ -13,8 +13,8 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,8 @@ def total(
     trees: Sequence[Any],
     shapes: Sequence[tuple[int, ...]],
     dtype: Any,
+    alone: Optional[Callable[..., Sequence[jax.Array]]] = None,
+    told: Any = (),
 ) -> Sequence[jax.Array]:
     """The sums over all leaves of ``local(*leaves)``, for sums over the entries of its arguments.
 
@@ -64,11 +66,25 @@ def total(
         trees: of one structure; their leaves have one shape, but for leading axes.
         shapes: of what ``local`` returns.
         dtype: of what ``local`` returns.
+        alone: how a device that has everything had better compute the same, from
+            ``(told, *trees)``; a function that closes over no array. None adds what ``local``
+            returns.
+        told: tree of arrays, for that.
     """
     groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
     if not groups:
         return [jnp.zeros(shape, dtype) for shape in shapes]
-    return _over_entries(local, groups, shapes, jnp.add)
+    if alone is None:
+        return _over_entries(local, groups, shapes, jnp.add)
+    structures = [jax.tree.structure(tree) for tree in trees]
+    told, structure_told = jax.tree.flatten(told)
+
+    def plain(told: Sequence[jax.Array], groups: Iterable[Any]) -> Sequence[jax.Array]:
+        leaves = zip(*groups, strict=True)
+        whole = jax.tree.unflatten(structure_told, told)
+        return alone(whole, *map(jax.tree.unflatten, structures, leaves))
+
+    return _over_entries(local, groups, shapes, jnp.add, plain, told)
 
 
 def maxima(trees: Sequence[Any], dtype: Any) -> Sequence[jax.Array]:
@@ -88,20 +104,29 @@ def _over_entries(
     groups: list[tuple[Any, ...]],
     shapes: Sequence[tuple[int, ...]],
     join: Callable[..., jax.Array],
+    alone: Optional[Callable[..., Sequence[jax.Array]]] = None,
+    told: Sequence[jax.Array] = (),
 ) -> Sequence[jax.Array]:
     """Joins ``local(*group)`` of all groups of arrays: by ``jnp.add``, or by ``jnp.maximum``."""
-    sizes = [len(group) for group in groups]
-    flat = [array for group in groups for array in group]
+    sizes = [1] * len(told) + [len(group) for group in groups]
+    flat = [*told, *(array for group in groups for array in group)]
 
     def plain(*flat: jax.Array) -> Sequence[jax.Array]:
-        return _joined(join, [local(*group) for group in _regrouped(flat, sizes)])
+        groups = list(_regrouped(flat, sizes))[len(told) :]
+        if alone is not None:
+            return alone(flat[: len(told)], groups)
+        return _joined(join, [local(*group) for group in groups])
 
-    alone = jax.device_count() == 1
-    if alone or not _KNOWS_RULES or any(array.size == 0 for array in flat):
+    if not may_be_exchanged() or any(array.size == 0 for array in flat):
         return plain(*flat)
-    vector = _in_one_exchange(local, plain, sizes, join)(*flat)
+    vector = _in_one_exchange(local, plain, sizes, join, len(told))(*flat)
     parts = jnp.split(vector, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def may_be_exchanged() -> bool:
+    """Whether sums are exchanged by a program of this process if it is one of several devices."""
+    return jax.device_count() > 1 and _KNOWS_RULES
 
 
 def _regrouped(flat: Sequence[Any], sizes: Sequence[int]) -> Iterator[tuple[Any, ...]]:
@@ -124,17 +149,21 @@ def _in_one_exchange(
     plain: Callable[..., Sequence[jax.Array]],
     sizes: Sequence[int],
     join: Callable[..., jax.Array],
+    num_told: int,
 ) -> Callable[..., jax.Array]:
-    """``plain``, of one vector, which devices exchange after they joined all that they hold."""
+    """``plain``, as one vector, which devices exchange after they joined all that they hold.
+
+    The first ``num_told`` groups are for ``plain`` alone.
+    """
 
     def in_one(*flat: jax.Array) -> jax.Array:
         return _side_by_side(plain(*flat))
 
     def partition(mesh: Any, shapes: Any, result: Any) -> Any:
         everywhere = _everywhere(shapes[-1])
-        shardings: list[Any] = []
+        shardings: list[Any] = [everywhere] * num_told
         copies = []
-        for group in _regrouped(shapes, sizes):
+        for group in list(_regrouped(shapes, sizes))[num_told:]:
             if _held_alike(group):
                 shardings += [array.sharding for array in group]
                 copies.append(_copies(group[-1]))
@@ -143,16 +172,18 @@ def _in_one_exchange(
                 copies.append(everywhere.mesh.size)
 
         def on_device(*flat: jax.Array) -> Any:
-            parts = [local(*group) for group in _regrouped(flat, sizes)]
+            parts = [local(*group) for group in list(_regrouped(flat, sizes))[num_told:]]
             if join is jnp.maximum:
                 return jax.lax.pmax(_side_by_side(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
             # What is held by several devices is added up as often.
             parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
             return jax.lax.psum(_side_by_side(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
 
-        return everywhere.mesh, on_device, everywhere, tuple(shardings)
+        swept = _sweep.on_one_device(on_device)
+        return everywhere.mesh, swept, everywhere, tuple(shardings)
 
-    shared = custom_partitioning(in_one)  # type: ignore[no-untyped-call]
+    # Devices that exchange nothing run this one, each by itself.
+    shared = custom_partitioning(_sweep.on_one_device(in_one))  # type: ignore[no-untyped-call]
     shared.def_partition(  # type: ignore[no-untyped-call]
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _everywhere(shapes[-1]),

@@ -7,8 +7,9 @@ instead: each chunk of the arrays is reduced by itself, all products side by sid
 does not depend on the number of threads.
 """
 
+import contextvars
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -38,13 +39,20 @@ def dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
     """
     if not (_on_one_cpu() and _gains(y, 1)):
         return _dot(x, y, dtype)
+    products = _rows_with_each(x.reshape(-1, y.size), [y], dtype)
+    return products.reshape(x.shape[: x.ndim - y.ndim])
 
-    rows = x.reshape(-1, y.size)
-    pairs = [
-        (jax.lax.index_in_dim(rows, k, keepdims=False), y.reshape(-1)) for k in range(len(rows))
-    ]
-    products = [_in_one_sweep(pairs[k : k + _ROWS], dtype) for k in range(0, len(pairs), _ROWS)]
-    return jnp.concatenate(products).reshape(x.shape[: x.ndim - y.ndim])
+
+def dot_with_each(rows: jax.Array, vectors: Sequence[jax.Array], dtype: Any) -> Sequence[jax.Array]:
+    """What :func:`dot` gives for the rows with each of several arrays, all of one shape and dtype.
+
+    One matrix product reads the rows once; but on CPUs it takes longer than one for each array.
+    """
+    if jax.default_backend() != "cpu":
+        return list(jnp.moveaxis(_dot(rows, jnp.stack(vectors), dtype, columns=1), -1, 0))
+    if not (_on_one_cpu() and _gains(vectors[0], len(vectors) * len(rows))):
+        return [_dot(rows, vector, dtype) for vector in vectors]
+    return list(_rows_with_each(rows.reshape(len(rows), -1), vectors, dtype))
 
 
 def dots(pairs: Sequence[tuple[jax.Array, jax.Array]], dtype: Any) -> list[jax.Array]:
@@ -64,23 +72,54 @@ def _gains(x: jax.Array, products: int) -> bool:
     return True
 
 
+def on_one_device(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn``, a function of arrays that lie whole on one device, whatever the process has."""
+
+    @functools.wraps(fn)
+    def wrapped(*arrays: jax.Array) -> Any:
+        token = _on_one_device.set(True)
+        try:
+            return fn(*arrays)
+        finally:
+            _on_one_device.reset(token)
+
+    return wrapped
+
+
+# Whether what is being traced is such a function.
+_on_one_device = contextvars.ContextVar("_on_one_device", default=False)
+
+
 def _on_one_cpu() -> bool:
     # Over several devices a chunk might lie on two.
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
+    alone = jax.device_count() == 1 or _on_one_device.get()
+    return jax.default_backend() == "cpu" and alone
 
 
-def _dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+def _dot(x: jax.Array, y: jax.Array, dtype: Any, columns: int = 0) -> jax.Array:
+    """Sums over all axes of y but the first ``columns``, which are last in the result."""
     if jnp.iscomplexobj(x):
-        return _dot(x.real, y.real, dtype) + _dot(x.imag, y.imag, dtype)
-    batch = x.ndim - y.ndim
+        return _dot(x.real, y.real, dtype, columns) + _dot(x.imag, y.imag, dtype, columns)
+    ndim = y.ndim - columns
     product = jax.lax.dot_general(
         x,
         y,
-        ((tuple(range(batch, x.ndim)), tuple(range(y.ndim))), ((), ())),
+        ((tuple(range(x.ndim - ndim, x.ndim)), tuple(range(columns, y.ndim))), ((), ())),
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=_numerics.at_least_float32(x.dtype),
     )
     return product.astype(dtype)
+
+
+def _rows_with_each(rows: jax.Array, arrays: Sequence[jax.Array], dtype: Any) -> jax.Array:
+    """Products of each of several arrays with all rows, by array and row."""
+    flat = [x.reshape(-1) for x in arrays]
+    products = []
+    for begin in range(0, len(rows), _ROWS):
+        here = range(begin, min(begin + _ROWS, len(rows)))
+        pairs = [(jax.lax.index_in_dim(rows, k, keepdims=False), x) for k in here for x in flat]
+        products.append(_in_one_sweep(pairs, dtype))
+    return jnp.concatenate(products).reshape(len(rows), len(flat)).T
 
 
 @functools.partial(jax.jit, static_argnums=1)  # traced once for all leaves of one shape

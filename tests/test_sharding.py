@@ -141,6 +141,27 @@ def test_sharded_steps_are_those_of_one_device_to_rounding(name, sharded):
         np.testing.assert_allclose(many[leaf], one[leaf], rtol=1e-4, atol=1e-5)
 
 
+def test_short_changes_of_the_gradient_keep_their_digits_on_many_devices(sharded):
+    solver = optax_ls.scale_by_lbfgs(memory_size=3)
+    wave = jax.tree.map(lambda leaf: jnp.cos(7 * leaf), sharded)
+
+    @jax.jit
+    def run(params, wave):
+        """Directions along points where the gradient is long and hardly changes."""
+        state, direction = solver.init(params), params
+        for k in range(4):
+            point = jax.tree.map(lambda p, w, k=k: p + w ** (k + 1), params, wave)
+            grad = jax.tree.map(lambda p, w: 1000 * w + 0.1 * p + 0.01 * p**3, point, wave)
+            direction, state = solver.update(grad, state, point)
+        return direction, state.inverse_r
+
+    one_device = jax.devices()[0]
+    many, one = run(sharded, wave), run(*jax.device_put((sharded, wave), one_device))
+    for ours, wanted in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
+        scale = np.max(np.abs(wanted))
+        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4 * scale)
+
+
 @each_solver
 @each_init
 def test_state_lives_on_the_device_of_the_params(name, transform):

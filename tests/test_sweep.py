@@ -1,7 +1,7 @@
 """Products of large arrays are made in chunks, and are those of any other way to make them.
 
-This process has several devices, where chunks are left alone, so tests ask for them; the last one
-starts processes with one device.
+This process has several devices, where chunks are for sums that each device makes by itself, so
+most tests ask for them; the last one starts processes with one device.
 """
 
 import os
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import optax_ls
 from optax_ls import _reductions, _sweep
@@ -73,6 +74,21 @@ def test_products_with_rows_are_those_of_numpy(dtype, number, in_sweeps, x64):
     rows, y = entries(0, (number, *shape), dtype), entries(1, shape, dtype)
     found = jax.jit(lambda rows, y: _sweep.dot(rows, y, ACCUMULATED[dtype]))(rows, y)
     assert_products(found, rows, y, ACCUMULATED[dtype])
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("backend", ["cpu", "any other"])
+@pytest.mark.parametrize("shape", [SHAPES[2], (64,), ()], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_with_rows_of_several_are_those_of_each(
+    dtype, shape, backend, in_sweeps, monkeypatch, x64
+):
+    rows, vectors = entries(0, (13, *shape), dtype), entries(1, (3, *shape), dtype)
+    monkeypatch.setattr(_sweep, "_gains", lambda x, products: x.size > 64)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    found = _sweep.dot_with_each(rows, list(vectors), ACCUMULATED[dtype])
+    for products, vector in zip(found, vectors, strict=True):
+        assert_products(products, rows, vector, ACCUMULATED[dtype])
 
 
 def test_long_sums_keep_their_digits(in_sweeps):
@@ -149,6 +165,28 @@ def test_compiler_is_left_to_itself_where_it_does_as_well(
     x = jnp.ones(shape, dtype)
     found = number_of_reductions(lambda x: _reductions.slopes(x, (x, x), "float32"), x)
     assert found == slopes
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="with this JAX devices sum leaf by leaf")
+@pytest.mark.parametrize("spread", [False, True], ids=["one device", "all devices"])
+def test_a_device_makes_chunks_of_what_it_holds(spread, monkeypatch):
+    devices = jax.devices()[:8]
+    if len(devices) < 8:
+        pytest.skip("needs eight devices")
+    sharding = NamedSharding(Mesh(np.array(devices), ("i",)), PartitionSpec("i"))
+    x, y = (entries(key, (2**20,), "complex64") for key in range(2))
+    if spread:
+        x, y = jax.device_put((x, y), sharding)
+    sizes, in_one_sweep = [], _sweep._in_one_sweep
+
+    def told(pairs, dtype):
+        sizes.append(pairs[0][0].size)
+        return in_one_sweep(pairs, dtype)
+
+    monkeypatch.setattr(_sweep, "_in_one_sweep", told)
+    found = jax.jit(lambda x, y: _reductions.inner(x, y, "float32"))(x, y)
+    assert_products(found, x, y, "float32")
+    assert set(sizes) == ({2**20, 2**17} if spread else {2**20})
 
 
 # What follows has one device.

@@ -53,7 +53,7 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
     zeros = optax_ls.tree.zeros_like(updates)
     ends, none = _memory.Ends(zeros, zeros, zeros, updates), jnp.zeros((), bool)
     slot = jnp.zeros_like(state.num_pairs)
-    products = _direction.inner_products(state, ends, slot)
+    products, _ = _direction.inner_products(state, ends, slot)
     lesson = _direction.learn(state, products, slot, none, none)
     weights = _direction.weigh(state, lesson, jnp.asarray(identity_scale))
     return _direction.combine(s_memory, y_memory, updates, weights)
