@@ -22,6 +22,7 @@ from . import (
     _lanes,
     _memory,
     _numerics,
+    _products,
     _reductions,
     _scale,
     _stopping,
@@ -42,7 +43,7 @@ def _steepest_descent(mask: Any, direction: Any, params: Any, grad: Any) -> Any:
     floor = jnp.where(largest > 0, float(_numerics.finfo(dtype).eps) * largest, 1)
     units = jax.tree.map(lambda p: jnp.abs(p).astype(dtype) + floor, params)
     relative = jax.tree.map(jnp.multiply, units, grad)
-    scale = -jnp.minimum(1, 1 / _direction.norm(relative, dtype))
+    scale = -jnp.minimum(1, 1 / _products.norm(relative, dtype))
     # Scaled before the units come in again: with large params the product would overflow.
     steepest = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
     return tree.where(mask, tree.cast_like(steepest, direction), direction)

@@ -11,16 +11,14 @@ if "device_count" not in os.environ.get("XLA_FLAGS", ""):
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     )
 
-_JAXLIB = importlib.metadata.version("jaxlib")
-
 # JAX 0.10 spends half of its compile time, and so of ours, on how fused loops are emitted. The flag
 # goes back to how it was done before; later versions are quick and know the flag no more.
-if _JAXLIB.startswith("0.10."):
+if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 # Eight devices on two busy cores may keep each other waiting for longer than the 40 seconds after
 # which XLA ends the process. JAX before 0.8 knows no such flag, and does not start with one.
-if not _JAXLIB.startswith(("0.4.", "0.5.", "0.6.", "0.7.")):
+if importlib.metadata.version("jaxlib")[:4] not in ("0.4.", "0.5.", "0.6.", "0.7."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 
 import jax

@@ -21,7 +21,7 @@ from dense import (
 )
 
 import optax_ls
-from optax_ls import _direction, _memory
+from optax_ls import _direction, _memory, _products
 
 # The direction.
 
@@ -396,7 +396,7 @@ def test_bent_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, 
     values = phi(0.0), phi(step)
     slopes = jax.grad(phi)(0.0), jax.grad(phi)(step)
     s_y = step * (slopes[1] - slopes[0])
-    bend = _direction.bent(step * slopes[1], jnp.asarray(step**2), s_y, values)
+    bend = _products.bent(step * slopes[1], jnp.asarray(step**2), s_y, values)
     wanted = jax.grad(jax.grad(phi))(step)
     np.testing.assert_allclose(s_y / step**2 + bend, wanted if third else s_y / step**2, rtol=1e-9)
 
@@ -408,5 +408,5 @@ def test_bent_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, 
 )
 def test_values_that_say_nothing_bend_no_pair(values):
     values = tuple(jnp.asarray(value) for value in values)
-    bend = _direction.bent(jnp.asarray(0.1), jnp.asarray(1.0), jnp.asarray(1.0), values)
+    bend = _products.bent(jnp.asarray(0.1), jnp.asarray(1.0), jnp.asarray(1.0), values)
     assert bend == 0

@@ -17,7 +17,7 @@ pytest.importorskip("optax", minversion="0.2.8", reason="the suite is that of Op
 from optax._src import alias_test, linesearch_test
 
 import optax_ls
-from optax_ls import _direction, _memory, _objective
+from optax_ls import _direction, _memory, _objective, _products
 
 
 class StandIn:
@@ -53,7 +53,7 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
     zeros = optax_ls.tree.zeros_like(updates)
     ends, none = _memory.Ends(zeros, zeros, zeros, updates), jnp.zeros((), bool)
     slot = jnp.zeros_like(state.num_pairs)
-    products, _ = _direction.inner_products(state, ends, slot)
+    products, _ = _products.inner_products(state, ends, slot)
     lesson = _direction.learn(state, products, slot, none, none)
     weights = _direction.weigh(state, lesson, jnp.asarray(identity_scale))
     return _direction.combine(s_memory, y_memory, updates, weights)
