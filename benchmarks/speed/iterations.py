@@ -18,11 +18,13 @@ from .loops import (
 
 # Of the smallest sizes, at which repeats are cheap.
 REPEATS = {10: 60, 100: 60, 1000: 30}
+# In each repeat a sweep, which is short and the measure of others, is timed so often.
+SWEEPS = 5
 
 
 def large(quick, tell):
     """All solvers at sizes that no cache holds, with the sweeps that they are measured by."""
-    repeats, sizes = (2, (20_000,)) if quick else (5, (1_000_000, 4_000_000))
+    repeats, sizes = (2, (20_000,)) if quick else (9, (1_000_000, 4_000_000))
     return [_measure(n, MEMORY, LENGTHS, [*LOOPS], repeats, tell, sweep=True) for n in sizes]
 
 
@@ -85,10 +87,11 @@ def _measure(
         if repeats < 10 or repeat % 25 == 0:
             tell(f"n = {n}, m = {memory}: repeat {repeat + 1} of {repeats}")
         for key, run in runs.items():
-            started = time.perf_counter()
-            run()
-            taken = time.perf_counter() - started
-            seconds[key].append(taken if key[0] == "scipy" else taken / times)
+            for _ in range(SWEEPS if key == "sweep" else 1):
+                started = time.perf_counter()
+                run()
+                taken = time.perf_counter() - started
+                seconds[key].append(taken if key[0] == "scipy" else taken / times)
 
     record = {"n": n, "memory": memory, "lengths": lengths, "sweep": seconds.pop("sweep", None)}
     record["solvers"] = {
