@@ -131,6 +131,15 @@ def test_objective_is_subtracted_once_for_each_evaluation():
     assert derive.over_two_sweeps(data, "optax") == pytest.approx(0.018 / 0.004)
 
 
+def test_slow_runs_of_the_objective_make_no_solver_look_fast():
+    data = record({"optax": 0.02})
+    seconds = data["solvers"]["objective"]["seconds"]
+    data["solvers"]["objective"]["seconds"] = [[*s, *(10 * t for t in s)] for s in seconds]
+    assert derive.beyond_objective(data, "optax") == derive.beyond_objective(
+        record({"optax": 0.02}), "optax"
+    )
+
+
 def test_solver_that_stopped_before_the_shorter_limit_has_no_time():
     assert math.isnan(derive.per_iteration(record({"optax": 0.02}, (12, 12)), "optax"))
 
