@@ -18,9 +18,6 @@ from .loops import (
 
 # Of the smallest sizes, at which repeats are cheap.
 REPEATS = {10: 60, 100: 60, 1000: 30}
-# The sweep and the objective alone are short, and what all others are measured by: in each repeat
-# they are timed so often.
-SHORT, OFTEN = ("sweep", "objective"), 5
 
 
 def large(quick, tell):
@@ -80,22 +77,21 @@ def _measure(
             runs[name, length] = prepare(name, fun, params, data, length, memory, times)
     counts = {key: run() for key, run in runs.items()}  # a first run, not timed
     if sweep:
-        runs["sweep", None] = prepare_sweep(n, memory)
-        runs["sweep", None]()
+        # Once in a repeat: right after another it would find a part of the memory in the cache.
+        runs["sweep"] = prepare_sweep(n, memory)
+        runs["sweep"]()
 
     seconds = {key: [] for key in runs}
     for repeat in range(repeats):
         if repeats < 10 or repeat % 25 == 0:
             tell(f"n = {n}, m = {memory}: repeat {repeat + 1} of {repeats}")
         for key, run in runs.items():
-            for _ in range(OFTEN if key[0] in SHORT else 1):
-                started = time.perf_counter()
-                run()
-                taken = time.perf_counter() - started
-                seconds[key].append(taken if key[0] == "scipy" else taken / times)
+            started = time.perf_counter()
+            run()
+            taken = time.perf_counter() - started
+            seconds[key].append(taken if key[0] == "scipy" else taken / times)
 
-    record = {"n": n, "memory": memory, "lengths": lengths}
-    record["sweep"] = seconds.pop(("sweep", None), None)
+    record = {"n": n, "memory": memory, "lengths": lengths, "sweep": seconds.pop("sweep", None)}
     record["solvers"] = {
         name: {
             "iterations": [counts[name, length][0] for length in lengths],
