@@ -166,7 +166,7 @@ def _in_turn(
     among: Optional[Sequence[jax.Array]] = None,
 ) -> Products:
     """One sweep over the memory, and one all-reduce; two of each where y is short, or bent."""
-    dtype, size = state.weights_memory.dtype, state.weights_memory.shape[0]
+    dtype, size = state.s_dot_g.dtype, len(state.s_dot_g)
     rows = state.diff_params_memory, state.diff_updates_memory
 
     def with_rows(rows_s: Any, rows_y: Any, g: Any, *pair: Any) -> Sequence[jax.Array]:
@@ -207,9 +207,8 @@ def _at_once(state: ScaleByLBFGSState, ends: Ends, slot: jax.Array) -> Products:
     No device knows whether y is short before all have exchanged their sums. So each takes the
     products with y in the first sweep, wanted or not.
     """
-    dtype, size = state.weights_memory.dtype, state.weights_memory.shape[0]
+    dtype, size = state.s_dot_g.dtype, len(state.s_dot_g)
     rows = state.diff_params_memory, state.diff_updates_memory
-    none: dict[str, Any] = dict.fromkeys(("diff_params_memory", "diff_updates_memory"))
 
     def local(rows_s: Any, rows_y: Any, *ends: Any) -> Sequence[jax.Array]:
         step = Ends(*ends)
@@ -225,7 +224,13 @@ def _at_once(state: ScaleByLBFGSState, ends: Ends, slot: jax.Array) -> Products:
         return _in_turn(state, Ends(*ends), slot)[: len(shapes)]
 
     shapes = ((size,),) * 4 + ((),) * 4
-    told = state._replace(**none), slot
+    numbers: dict[str, Any] = dict.fromkeys(ScaleByLBFGSState._fields)
+    numbers |= {
+        "num_pairs": jnp.asarray(state.num_pairs),
+        "s_dot_g": state.s_dot_g,
+        "y_dot_g": state.y_dot_g,
+    }
+    told = ScaleByLBFGSState(**numbers), slot
     sums = _reductions.total(local, (*rows, *ends[:4]), shapes, dtype, alone, told)
     of_pair = (_of_pair(products, slot) for products in sums[:2])
     return Products._make([*sums, *of_pair, None])

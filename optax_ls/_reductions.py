@@ -108,11 +108,11 @@ def _over_entries(
     told: Sequence[jax.Array] = (),
 ) -> Sequence[jax.Array]:
     """Joins ``local(*group)`` of all groups of arrays: by ``jnp.add``, or by ``jnp.maximum``."""
-    sizes = [1] * len(told) + [len(group) for group in groups]
+    sizes = [len(group) for group in groups]
     flat = [*told, *(array for group in groups for array in group)]
 
     def plain(*flat: jax.Array) -> Sequence[jax.Array]:
-        groups = list(_regrouped(flat, sizes))[len(told) :]
+        groups = _regrouped(flat[len(told) :], sizes)
         if alone is not None:
             return alone(flat[: len(told)], groups)
         return _joined(join, [local(*group) for group in groups])
@@ -153,7 +153,7 @@ def _in_one_exchange(
 ) -> Callable[..., jax.Array]:
     """``plain``, as one vector, which devices exchange after they joined all that they hold.
 
-    The first ``num_told`` groups are for ``plain`` alone.
+    The first ``num_told`` arrays are for ``plain`` alone.
     """
 
     def in_one(*flat: jax.Array) -> jax.Array:
@@ -163,7 +163,7 @@ def _in_one_exchange(
         everywhere = _everywhere(shapes[-1])
         shardings: list[Any] = [everywhere] * num_told
         copies = []
-        for group in list(_regrouped(shapes, sizes))[num_told:]:
+        for group in _regrouped(shapes[num_told:], sizes):
             if _held_alike(group):
                 shardings += [array.sharding for array in group]
                 copies.append(_copies(group[-1]))
@@ -172,7 +172,7 @@ def _in_one_exchange(
                 copies.append(everywhere.mesh.size)
 
         def on_device(*flat: jax.Array) -> Any:
-            parts = [local(*group) for group in list(_regrouped(flat, sizes))[num_told:]]
+            parts = [local(*group) for group in _regrouped(flat[num_told:], sizes)]
             if join is jnp.maximum:
                 return jax.lax.pmax(_side_by_side(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
             # What is held by several devices is added up as often.
@@ -187,7 +187,9 @@ def _in_one_exchange(
     shared.def_partition(  # type: ignore[no-untyped-call]
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _everywhere(shapes[-1]),
-        sharding_rule=lambda *told: _rule([value.shape for value in told[-2]], sizes),
+        sharding_rule=lambda *args: _rule(
+            [value.shape for value in args[-2]], [*(1,) * num_told, *sizes]
+        ),
     )
     lanes = jax.custom_batching.custom_vmap(lambda *flat: shared(*flat))
 

@@ -77,23 +77,22 @@ def on_one_device(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(fn)
     def wrapped(*arrays: jax.Array) -> Any:
-        token = _on_one_device.set(True)
+        token = _whole.set(True)
         try:
             return fn(*arrays)
         finally:
-            _on_one_device.reset(token)
+            _whole.reset(token)
 
     return wrapped
 
 
 # Whether what is being traced is such a function.
-_on_one_device = contextvars.ContextVar("_on_one_device", default=False)
+_whole = contextvars.ContextVar("_whole", default=False)
 
 
 def _on_one_cpu() -> bool:
     # Over several devices a chunk might lie on two.
-    alone = jax.device_count() == 1 or _on_one_device.get()
-    return jax.default_backend() == "cpu" and alone
+    return jax.default_backend() == "cpu" and (jax.device_count() == 1 or _whole.get())
 
 
 def _dot(x: jax.Array, y: jax.Array, dtype: Any, columns: int = 0) -> jax.Array:

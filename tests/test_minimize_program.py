@@ -249,12 +249,15 @@ def test_every_lane_goes_its_own_way(nest, alone, x64):
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
+@pytest.mark.xfail(
+    (0, 5) <= jax.__version_info__ < (0, 6),
+    reason="JAX 0.5 rounds in another way where a buffer is given away",
+    strict=True,
+)
 def test_jit_changes_no_bits_and_params_may_be_donated(alone, x64):
     jitted = jax.jit(run, donate_argnums=0)
-    # JAX 0.5 rounds in another way where a buffer is given away.
-    rtol = 1e-10 if (0, 5) <= jax.__version_info__ < (0, 6) else 0
     for lane, x in enumerate(batch()):
-        np.testing.assert_allclose(jitted(x).params, alone.params[lane], rtol=rtol)
+        np.testing.assert_array_equal(jitted(x).params, alone.params[lane])
 
 
 # Memory. What is said of a loop is of one in many pieces: in one piece all of it lies in the cache.
@@ -306,8 +309,9 @@ def scan_of_lbfgs(x):
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="the compiler copied more")
 def test_scan_of_lbfgs_needs_the_pairs_and_five_vectors():
-    vectors = 5 if jax.__version_info__ >= (0, 10) else 6
-    assert temporary_words(scan_of_lbfgs, 1_000_000) <= 2 * 10 + vectors + 0.1
+    # Before JAX 0.10 the compiler keeps one more, and some numbers.
+    vectors = 5 + 0.01 if jax.__version_info__ >= (0, 10) else 6 + 0.04
+    assert temporary_words(scan_of_lbfgs, 1_000_000) <= 2 * 10 + vectors
 
 
 LOOPS = {

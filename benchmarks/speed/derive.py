@@ -11,9 +11,9 @@ from .loops import PEERS
 def per_iteration(record, name):
     """Seconds of one iteration: the median over repeats of both lengths subtracted.
 
-    Of the objective alone, which is subtracted from others, the fastest of both lengths, so that no
-    noise in it makes a solver look fast. NaN if noise hides it, or if the solver stopped before the
-    shorter limit.
+    Of the objective alone, which is subtracted from others, the fastest of both lengths, so that
+    slow runs of it make no solver look fast. NaN if noise hides it, or if the solver stopped before
+    the shorter limit.
     """
     solver = record["solvers"][name]
     short, long = solver["iterations"]
