@@ -154,7 +154,7 @@ class MoreThuente:
         self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
     ) -> MoreThuenteState:
         """Takes phi(step) and phi'(step); accepts, says where to look next, or gives up."""
-        # Each in a loop of its own, of which XLA for CPUs makes one piece.
+        # Each in a loop of its own, small enough for XLA for CPUs to compile it whole.
         ever = state.num_steps >= 0
         none: dict[str, Any] = {"interval": None}
         rest: Any = state._replace(**none)

@@ -1,11 +1,9 @@
 """A loop whose lanes, under :func:`jax.vmap`, do not all make their trips together.
 
 A batched loop turns until its last lane has stopped, and in every trip all lanes pass through the
-cache. Where lanes are small, each can make its trips by itself, if the loop can be compiled in one
-piece: then it is called so quickly that nothing is won by calling it for many. Else, where lanes
-are many, only those in a window make trips, and as some stop others enter in their places. So what
-is in the window stays in the cache, and a lane that takes long keeps none waiting but the last
-ones.
+cache. Where lanes are many and small, only those in a window make trips, and as some stop others
+enter in their places. So what is in the window stays in the cache, and a lane that takes long keeps
+none waiting but the last ones.
 
 That is for CPUs, for the sake of their caches. Other devices are kept busy by many lanes at once,
 and several devices may have the lanes spread among them: there all make their trips together.
@@ -18,7 +16,7 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 
-from . import _lanes, _piece
+from . import _lanes
 
 # How many lanes make trips at a time. Calls weigh on the trips of fewer, and more bring nothing.
 _WIDTH = 128
@@ -57,21 +55,21 @@ def loop(
 
     if not in_turns or jax.default_backend() != "cpu" or jax.device_count() > 1:
         return together(carry, inputs)
-    alone, in_one_piece = _piece.while_loop(running, trip, carry, inputs)
-    call = jax.custom_batching.custom_vmap(alone)
+
+    @jax.custom_batching.custom_vmap
+    def call(carry: Any, inputs: Any) -> Any:
+        return jax.lax.while_loop(running, lambda carry: trip(carry, inputs), carry)
 
     @call.def_vmap
     def over_lanes(size: int, batched: Any, carry: Any, inputs: Any) -> tuple[Any, Any]:
         window = min(size, _WIDTH) * _bytes_of_lane(size, batched, carry, inputs)
-        pays = window <= _MOST_BYTES and (in_one_piece or size >= 2 * _WIDTH)
+        pays = window <= _MOST_BYTES and size >= 2 * _WIDTH
         if not any(jax.tree.leaves(batched)) or not pays:
             return _batched(together, size, batched, carry, inputs)
         axes = _lanes.axes(tuple(batched))
 
         @jax.custom_batching.custom_vmap
         def turns(carry: Any, inputs: Any) -> Any:
-            if in_one_piece:
-                return _one_by_one(alone, size, carry, inputs, axes)
             return _take_turns(running, trip, size, carry, inputs, axes)
 
         # A vmap of a vmap has all its lanes make their trips together.
@@ -80,29 +78,6 @@ def loop(
         return turns(carry, inputs), jax.tree.map(lambda _: True, carry)
 
     return call(carry, inputs)
-
-
-def _one_by_one(
-    fn: Callable[[Any, Any], Any], size: int, carry: Any, inputs: Any, axes: Any
-) -> Any:
-    """What a function of carry and inputs gives for each lane, one after the other.
-
-    Args:
-        fn: makes all trips of a lane.
-        size: how many lanes there are.
-        carry: tree of arrays.
-        inputs: tree of arrays.
-        axes: as for :func:`_take_turns`.
-    """
-
-    def of_lane(lane: jax.Array, x: jax.Array, axis: Optional[int]) -> jax.Array:
-        return x if axis is None else x[lane]
-
-    def step(_: None, lane: jax.Array) -> tuple[None, Any]:
-        here = jax.tree.map(functools.partial(of_lane, lane), (carry, inputs), axes)
-        return None, fn(*here)
-
-    return jax.lax.scan(step, None, jnp.arange(size))[1]
 
 
 def _batched(

@@ -16,7 +16,7 @@ import pytest
 from bestiary import rosenbrock
 
 import optax_ls
-from optax_ls import _memory, _piece
+from optax_ls import _memory
 
 pytestmark = pytest.mark.runtime
 
@@ -260,12 +260,7 @@ def test_jit_changes_no_bits_and_params_may_be_donated(alone, x64):
         np.testing.assert_array_equal(jitted(x).params, alone.params[lane])
 
 
-# Memory. What is said of a loop is of one in many pieces: in one piece all of it lies in the cache.
-
-
-@pytest.fixture
-def many_pieces(monkeypatch):
-    monkeypatch.setattr(_piece, "_VERSIONS", ())
+# Memory.
 
 
 def quartics(x):
@@ -327,7 +322,7 @@ def parts_of_the_loop(loop, size=1000):
 
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
-def test_loop_writes_the_pairs_in_place_and_never_copies_a_stack(loop, many_pieces):
+def test_loop_writes_the_pairs_in_place_and_never_copies_a_stack(loop):
     lines = "\n".join(parts_of_the_loop(loop)).splitlines()
     stacks = [line for line in lines if f"= {STACK}" in line]
     assert stacks
@@ -337,7 +332,7 @@ def test_loop_writes_the_pairs_in_place_and_never_copies_a_stack(loop, many_piec
 # What else is copied: by minimize both in a search that ends elsewhere; in a loop of steps, by the
 # condition of value_and_grad_from_state, a gradient.
 @pytest.mark.parametrize(("loop", "others"), [("minimize", 2), ("lbfgs", 1)])
-def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient(loop, others, many_pieces):
+def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient(loop, others):
     copies = [part.count("= f32[1000]{0} copy(") for part in parts_of_the_loop(LOOPS[loop])]
     assert max(copies) == 2
     assert sum(copies) == 2 + others
@@ -345,7 +340,7 @@ def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient(loop, other
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="programs look different")
 @pytest.mark.parametrize("size", [10, 1000])
-def test_loops_hand_each_other_few_numbers(size, many_pieces):
+def test_loops_hand_each_other_few_numbers(size):
     number = re.compile(r"= \w+\[\]\S* copy\(")
     parts = parts_of_the_loop(LOOPS["minimize"], size)
     assert sum(len(number.findall(part)) for part in parts) <= 70

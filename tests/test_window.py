@@ -1,7 +1,7 @@
 """Lanes that take turns in a window end where they would alone, in fewer trips of all together.
 
 Windows are made small here, and the eight devices of the tests are hidden: over several devices
-lanes make their trips together. Nothing is compiled in one piece, in which lanes do not take turns.
+lanes make their trips together.
 """
 
 import functools
@@ -13,7 +13,7 @@ import pytest
 from bestiary import rosenbrock
 
 import optax_ls
-from optax_ls import _piece, _window
+from optax_ls import _window
 
 pytestmark = pytest.mark.runtime
 
@@ -23,7 +23,6 @@ WIDTH, ENOUGH = 4, 2
 @pytest.fixture
 def narrow(monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 1)
-    monkeypatch.setattr(_piece, "_VERSIONS", ())
     monkeypatch.setattr(_window, "_WIDTH", WIDTH)
     monkeypatch.setattr(_window, "_ENOUGH", ENOUGH)
 

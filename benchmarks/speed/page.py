@@ -12,7 +12,7 @@ of another machine differ; ratios should hold roughly. Where a target is missed 
 TITLES = {
     "large": "One iteration over two sweeps through the memory",
     "small": "One iteration at smaller sizes",
-    "one_piece": "Small problems, with loops in one piece",
+    "one_piece": "Small problems, with small loops compiled as one function",
     "growth": "Growth with n and m",
     "compilation": "Trace and compilation, copies of the objective",
     "memory": "Temporary memory",

@@ -60,7 +60,7 @@ def small(data, how=""):
 
 
 def one_piece(data):
-    yield from small(data, ", loops in one piece")
+    yield from small(data, ", with the flag for small loops")
 
 
 def growth(data):
