@@ -38,6 +38,20 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "runtime: see setup.cfg of the project")
 
 
+# Linux allows a process 65,530 memory mappings and ends it beyond that. Each compiled program that
+# JAX keeps takes about seven, and the whole suite in two processes comes near the limit.
+MAX_MAPPINGS = 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clear_compiled_programs():
+    """Clears JAX's caches after a module if the process holds many compiled programs."""
+    yield
+    with contextlib.suppress(OSError), open("/proc/self/maps") as mappings:
+        if sum(1 for _ in mappings) > MAX_MAPPINGS:
+            jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def enable_x64():
     """The context manager that switches 64-bit mode, from where this JAX keeps it."""
