@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from . import _base
+from ._core import transforms
 
 
 def assert_stable_state(
@@ -35,7 +35,7 @@ def assert_stable_state(
         >>> from optax_ls.testing import assert_stable_state
         >>> assert_stable_state(optax_ls.lbfgs(), jnp.ones(3), lambda x: jnp.sum(x**4))
     """
-    takes_extra_args = _base.accepts_extra_args(solver.update)
+    takes_extra_args = transforms.accepts_extra_args(solver.update)
 
     def step(params: Any, state: Any) -> Any:
         value, grad = jax.value_and_grad(value_fn)(params, **extra_args)
@@ -44,7 +44,7 @@ def assert_stable_state(
         updates, state = solver.update(
             grad, state, params, **(search_args if takes_extra_args else {})
         )
-        return _base.apply_updates(params, updates), state
+        return transforms.apply_updates(params, updates), state
 
     first = _signature(solver.init(params))
     problems = {}

@@ -1,249 +1,37 @@
-"""Linear algebra on pytrees.
+"""Linear algebra on pytrees, under the names of ``optax.tree``."""
 
-The functions map over leaves as :func:`jax.tree.map` does, so ``None`` is an empty subtree, and
-promote dtypes as JAX does. Reductions of float16 and bfloat16 leaves are accumulated, and
-returned, in float32.
-"""
+from ._core.tree import (
+    add,
+    add_scale,
+    cast_like,
+    conj,
+    get,
+    norm,
+    real,
+    scale,
+    sub,
+    sum,
+    vdot,
+    where,
+    zeros_like,
+)
 
-import functools
-import operator
-from collections.abc import Callable, Iterator
-from typing import Any, Optional, Union
+__all__ = [
+    "add",
+    "add_scale",
+    "cast_like",
+    "conj",
+    "get",
+    "norm",
+    "real",
+    "scale",
+    "sub",
+    "sum",
+    "vdot",
+    "where",
+    "zeros_like",
+]
 
-import chex
-import jax
-import jax.numpy as jnp
-
-from . import _numerics
-
-_MISSING = object()
-
-
-def get(
-    tree: Any,
-    key: Any,
-    default: Any = None,
-    filtering: Optional[Callable[[tuple[Any, ...], Any], bool]] = None,
-) -> Any:
-    """Fetches the one value that stands under ``key`` anywhere in a tree.
-
-    Args:
-        tree: any pytree, typically the state of a chain.
-        key: a dictionary key, a field of a NamedTuple or dataclass, or the name of a NamedTuple
-            class (which fetches the tuple itself).
-        default: returned if nothing stands under ``key``.
-        filtering: ``filtering(path, value)`` may say False to leave a find out; ``path`` is a
-            tuple of JAX's key entries.
-
-    Returns:
-        The value found, or ``default``.
-
-    Raises:
-        KeyError: ``key`` is found more than once; the message lists where.
-
-    Example:
-        >>> import jax.numpy as jnp, optax_ls
-        >>> state = optax_ls.lbfgs().init(jnp.zeros(3))
-        >>> int(optax_ls.tree.get(state, "num_linesearch_steps"))
-        0
-    """
-    found = [
-        (path, value)
-        for path, value in _find(tree, key, ())
-        if not filtering or filtering(path, value)
-    ]
-    if len(found) > 1:
-        places = ", ".join(jax.tree_util.keystr(path) for path, _ in found)
-        raise KeyError(f"{key!r} is found {len(found)} times in the tree: {places}")
-    return found[0][1] if found else default
-
-
-def _find(node: Any, key: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    if hasattr(node, "_fields") and type(node).__name__ == key:
-        yield path, node
-    children = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
-    for entries, child in children:
-        if not entries:  # a leaf is its own only child
-            continue
-        name = getattr(entries[0], "name", getattr(entries[0], "key", _MISSING))
-        if name is not _MISSING and name == key:
-            yield path + entries, child
-        yield from _find(child, key, path + entries)
-
-
-def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
-    """The sum of two or more trees, leaf by leaf.
-
-    Example:
-        >>> import optax_ls
-        >>> optax_ls.tree.add({"a": 1.0}, {"a": 2.0}, {"a": 3.0})
-        {'a': 6.0}
-    """
-    return jax.tree.map(
-        lambda *leaves: functools.reduce(operator.add, leaves), tree_x, tree_y, *other_trees
-    )
-
-
-def sub(tree_x: Any, tree_y: Any) -> Any:
-    """The difference ``tree_x - tree_y``, leaf by leaf.
-
-    Example:
-        >>> import optax_ls
-        >>> optax_ls.tree.sub([3.0], [1.0])
-        [2.0]
-    """
-    return jax.tree.map(operator.sub, tree_x, tree_y)
-
-
-def scale(scalar: chex.Numeric, tree: Any) -> Any:
-    """The multiple ``scalar * tree``.
-
-    Example:
-        >>> import optax_ls
-        >>> optax_ls.tree.scale(2.0, [3.0])
-        [6.0]
-    """
-    return jax.tree.map(lambda x: scalar * x, tree)
-
-
-def add_scale(tree_x: Any, scalar: chex.Numeric, tree_y: Any) -> Any:
-    """The combination ``tree_x + scalar * tree_y``.
-
-    Example:
-        >>> import optax_ls
-        >>> optax_ls.tree.add_scale([1.0], 2.0, [3.0])
-        [7.0]
-    """
-    return jax.tree.map(lambda x, y: x + scalar * y, tree_x, tree_y)
-
-
-def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
-    """The inner product of two trees, conjugating the first.
-
-    Returns:
-        A scalar; complex if a leaf is. Zero for trees without leaves.
-
-    Example:
-        >>> import jax.numpy as jnp, optax_ls
-        >>> float(optax_ls.tree.vdot({"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, 4.0])}))
-        11.0
-    """
-    return sum(jax.tree.map(_leaf_vdot, tree_x, tree_y))
-
-
-def _leaf_vdot(x: Any, y: Any) -> jax.Array:
-    dtype = jnp.result_type(x, y)
-    x, y = jnp.conj(jnp.asarray(x, dtype)), jnp.asarray(y, dtype)
-    # Not jnp.vdot: it flattens its arguments, which gathers an array sharded along two axes.
-    axes = tuple(range(x.ndim))
-    return jax.lax.dot_general(
-        x,
-        y,
-        ((axes, axes), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=_accumulator(dtype),
-    )
-
-
-def _accumulator(dtype: Any) -> Any:
-    half = jnp.issubdtype(dtype, jnp.floating) and _numerics.finfo(dtype).bits < 32
-    return jnp.dtype(jnp.float32) if half else dtype
-
-
-def sum(tree: Any) -> jax.Array:
-    """The sum of all elements of a tree; zero for a tree without leaves.
-
-    Example:
-        >>> import jax.numpy as jnp, optax_ls
-        >>> float(optax_ls.tree.sum({"a": jnp.ones(3), "b": 2.0}))
-        5.0
-    """
-    leaves = [jnp.sum(x, dtype=_accumulator(jnp.asarray(x).dtype)) for x in jax.tree.leaves(tree)]
-    return functools.reduce(operator.add, leaves) if leaves else jnp.zeros(())
-
-
-def norm(tree: Any, ord: Union[int, float, str, None] = None, squared: bool = False) -> jax.Array:
-    """The norm of a tree taken as one vector.
-
-    Args:
-        tree: any pytree of arrays.
-        ord: 2 or None for the Euclidean norm, 1 for the sum, ``jnp.inf`` or ``'inf'`` for the
-            maximum of the absolute values.
-        squared: whether to return the square of the norm.
-
-    Raises:
-        ValueError: another ``ord``.
-
-    Example:
-        >>> import jax.numpy as jnp, optax_ls
-        >>> float(optax_ls.tree.norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])}))
-        5.0
-    """
-    if ord in (None, 2):
-        total = sum(jax.tree.map(lambda x: _leaf_vdot(x, x).real, tree))
-        return total if squared else jnp.sqrt(total)
-    if ord == 1:
-        result = sum(jax.tree.map(jnp.abs, tree))
-    elif ord in ("inf", jnp.inf):
-        largest = [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(tree)]
-        result = functools.reduce(
-            jnp.maximum, largest, jnp.zeros((), jnp.result_type(*largest, jnp.float32))
-        )
-    else:
-        raise ValueError(f"ord must be None, 1, 2 or infinity, got {ord!r}")
-    return result**2 if squared else result
-
-
-def zeros_like(tree: Any, dtype: Any = None) -> Any:
-    """Zeros of the shapes of a tree, in its dtypes unless ``dtype`` is given.
-
-    Example:
-        >>> import optax_ls
-        >>> optax_ls.tree.zeros_like({"a": 1.0})
-        {'a': Array(0., dtype=float32, weak_type=True)}
-    """
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
-
-
-def where(condition: chex.Numeric, tree_x: Any, tree_y: Any) -> Any:
-    """``tree_x`` where the condition holds, else ``tree_y``.
-
-    Example:
-        >>> import optax_ls
-        >>> [float(x) for x in optax_ls.tree.where(True, [1.0], [2.0])]
-        [1.0]
-    """
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
-
-
-def real(tree: Any) -> Any:
-    """The real part of every leaf.
-
-    Example:
-        >>> import jax.numpy as jnp, optax_ls
-        >>> optax_ls.tree.real([jnp.array([1 + 2j])])
-        [Array([1.], dtype=float32)]
-    """
-    return jax.tree.map(jnp.real, tree)
-
-
-def conj(tree: Any) -> Any:
-    """The complex conjugate of every leaf.
-
-    Example:
-        >>> import jax.numpy as jnp, optax_ls
-        >>> optax_ls.tree.conj([jnp.array([1 + 2j])])
-        [Array([1.-2.j], dtype=complex64)]
-    """
-    return jax.tree.map(jnp.conj, tree)
-
-
-def cast_like(tree: Any, other_tree: Any) -> Any:
-    """A tree with the dtypes of another one of the same structure.
-
-    Example:
-        >>> import jax.numpy as jnp, optax_ls
-        >>> optax_ls.tree.cast_like([1.0], [jnp.array(2.0, jnp.bfloat16)])
-        [Array(1, dtype=bfloat16)]
-    """
-    return jax.tree.map(lambda x, y: _numerics.strong(x, jnp.asarray(y).dtype), tree, other_tree)
+for _name in __all__:
+    globals()[_name].__module__ = __name__
+del _name

@@ -13,13 +13,13 @@ from cyclonedx.validation.json import JsonStrictValidator
 from vendoring import DATE, SECONDS, small_tree
 
 import optax_ls
-from optax_ls import _requirements
-from optax_ls._bill import _component, _shipped, bill
-from optax_ls._cli import main
-from optax_ls._cli_common import Refusal
-from optax_ls._origin import VENDORED, Origin, Source, find_origin
-from optax_ls._requirements import Installed, installed
-from optax_ls._vendoring import put
+from optax_ls._tools import requirements as _requirements
+from optax_ls._tools.bill import _component, _shipped, bill
+from optax_ls._tools.cli import main
+from optax_ls._tools.common import Refusal
+from optax_ls._tools.requirements import Installed, installed
+from optax_ls._tools.vendor.copy import put
+from optax_ls._tools.vendor.origin import VENDORED, Origin, Source, find_origin
 from optax_ls._version import REQUIRES
 
 INSTALLED = installed()
@@ -315,7 +315,7 @@ def test_condition_of_a_requirement(marker, holds):
 
 @pytest.fixture
 def quick(few, monkeypatch):
-    monkeypatch.setattr("optax_ls._cli_sbom.installed", lambda: few)
+    monkeypatch.setattr("optax_ls._tools.sbom.installed", lambda: few)
 
 
 def test_command_prints_the_bill(quick, few, capsys):

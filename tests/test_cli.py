@@ -16,7 +16,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 import optax_ls
-from optax_ls._cli import main
+from optax_ls._tools.cli import main
 
 PACKAGE = Path(optax_ls.__file__).parent
 CACHE = {
@@ -451,7 +451,7 @@ def test_interruption_is_told_and_leaves_nothing(run, folder, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["optax_ls._cli_minimize"], "minimize", interrupt)
+    monkeypatch.setattr(sys.modules["optax_ls._tools.minimize_command"], "minimize", interrupt)
     status, _, complaint = run("minimize functions.py:quadratic --x0 1 2 --save out.npz")
     assert status == 130
     assert "interrupted" in complaint

@@ -9,10 +9,10 @@ import jax
 import pytest
 
 import optax_ls
-from optax_ls._cli import main
-from optax_ls._environment import describe
-from optax_ls._origin import VENDORED, Origin, find_origin
-from optax_ls._record import RECORD
+from optax_ls._tools.cli import main
+from optax_ls._tools.environment import describe
+from optax_ls._tools.vendor.origin import VENDORED, Origin, find_origin
+from optax_ls._tools.vendor.record import RECORD
 
 
 @pytest.fixture

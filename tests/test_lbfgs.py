@@ -21,7 +21,9 @@ from dense import (
 )
 
 import optax_ls
-from optax_ls import _direction, _memory, _products
+from optax_ls._core.lbfgs import direction as _direction
+from optax_ls._core.lbfgs import memory as _memory
+from optax_ls._core.lbfgs import products as _products
 
 # The direction.
 

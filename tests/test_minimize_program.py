@@ -16,7 +16,7 @@ import pytest
 from bestiary import rosenbrock
 
 import optax_ls
-from optax_ls import _memory
+from optax_ls._core.lbfgs import memory as _memory
 
 pytestmark = pytest.mark.runtime
 

@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from optax_ls import _direction, _memory, _scale
+from optax_ls._core.lbfgs import direction as _direction
+from optax_ls._core.lbfgs import memory as _memory
+from optax_ls._core.lbfgs import scaling as _scale
 
 SIZE, MEMORY = 8, 4
 UNKNOWN = jnp.zeros(SIZE).at[-1].set(1.0)  # no pair below has a part of this

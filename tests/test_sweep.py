@@ -15,7 +15,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import optax_ls
-from optax_ls import _reductions, _sweep
+from optax_ls._core import reductions as _reductions
+from optax_ls._core import sweep as _sweep
 
 pytestmark = pytest.mark.runtime
 
@@ -196,7 +197,7 @@ import os, sys
 threads = int(sys.argv[1])
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 import jax, jax.numpy as jnp
-from optax_ls import _sweep
+from optax_ls._core import sweep as _sweep
 assert jax.device_count() == 1
 x = jnp.sin(jnp.arange(2**18 + 5.0)).astype("complex64")
 rows = jnp.stack([x, 2 * x, x * x, x[::-1]])

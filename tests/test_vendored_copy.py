@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from vendoring import SECONDS, build_wheel, copy_checkout
 
-from optax_ls._vendoring import compose, put
+from optax_ls._tools.vendor.copy import compose, put
 
 # Three copies in one process where no optax_ls is installed: in a project, under a name of its own,
 # and in a zip file. From the first import of a copy on, everything is noted that reaches out.
@@ -192,15 +192,15 @@ def test_updates_keep_to_the_type_of_their_copy(facts):
 
 
 def test_state_of_another_copy_is_refused(facts):
-    assert "got one of project._vendor.optax_ls._memory" in facts["mixed"]
+    assert "got one of project._vendor.optax_ls._core.lbfgs.memory" in facts["mixed"]
 
 
 INSTALLED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from optax_ls._origin import find_origin
-from optax_ls._vendoring import compose
-from optax_ls._verification import verify_package
+from optax_ls._tools.vendor.origin import find_origin
+from optax_ls._tools.vendor.copy import compose
+from optax_ls._tools.vendor.verify import verify_package
 origin = find_origin()
 verdict = verify_package(origin)
 print(json.dumps([origin.kind, verdict.record, len(verdict.differences),

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from vendoring import copy_checkout
 
-from optax_ls._cli_common import Refusal
-from optax_ls._vendored_tests import runtime_tests
-from optax_ls._vendoring import compose, put
+from optax_ls._tools.common import Refusal
+from optax_ls._tools.vendor.copy import compose, put
+from optax_ls._tools.vendor.vendored_tests import runtime_tests
 from optax_ls._version import REQUIRES
 
 TESTS = Path(__file__).parent
@@ -89,7 +89,7 @@ def test_only_lines_of_imports_are_rewritten(copied):
         ("import optax_ls", "from . import optax_ls"),
         ("import optax_ls as ours", "from . import optax_ls as ours"),
         ("from optax_ls import tree", "from .. import tree"),
-        ("from optax_ls._cli import main", "from .._cli import main"),
+        ("from optax_ls._tools.cli import main", "from .._cli import main"),
         ("from neighbour import f", "from .neighbour import f"),
         ("import neighbour", "from . import neighbour"),
         ("if True:\n    import optax_ls", "if True:\n    from . import optax_ls"),

@@ -10,12 +10,12 @@ import vendoring
 from vendoring import DATE, ROOT, SECONDS, build_wheel, contents, copy_checkout, git, posix
 
 import optax_ls
-from optax_ls._cli_common import Refusal
-from optax_ls._files import digest
-from optax_ls._origin import INSTALLED, UNKNOWN, VENDORED, Origin, find_source
-from optax_ls._record import RECORD, parsed
-from optax_ls._vendoring import NOTE, Differs, compose, put
-from optax_ls._verification import verify_tree
+from optax_ls._tools.common import Refusal
+from optax_ls._tools.vendor.copy import NOTE, Differs, compose, put
+from optax_ls._tools.vendor.files import digest
+from optax_ls._tools.vendor.origin import INSTALLED, UNKNOWN, VENDORED, Origin, find_source
+from optax_ls._tools.vendor.record import RECORD, parsed
+from optax_ls._tools.vendor.verify import verify_tree
 
 run, target = vendoring.run, vendoring.target  # fixtures
 
@@ -224,7 +224,7 @@ def test_source_that_cannot_be_read_is_told(checkout, monkeypatch):
     def forbidden(path, flags):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr("optax_ls._files._open", forbidden)
+    monkeypatch.setattr("optax_ls._tools.vendor.files._open", forbidden)
     with pytest.raises(Refusal, match=r"cannot read .*\.py: Permission denied"):
         compose(checkout)
 

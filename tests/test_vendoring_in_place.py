@@ -15,11 +15,12 @@ import pytest
 import vendoring
 from vendoring import ROOT, contents, is_of, posix, small_tree, without_privileges
 
-from optax_ls import _cli_vendor, _vendoring
-from optax_ls._cli_common import Refusal
-from optax_ls._origin import VENDORED, Origin, find_origin
-from optax_ls._record import RECORD
-from optax_ls._vendoring import Differs, put, target_of
+from optax_ls._tools.common import Refusal
+from optax_ls._tools.vendor import copy as _vendoring
+from optax_ls._tools.vendor import vendor_command as _cli_vendor
+from optax_ls._tools.vendor.copy import Differs, put, target_of
+from optax_ls._tools.vendor.origin import VENDORED, Origin, find_origin
+from optax_ls._tools.vendor.record import RECORD
 
 run, target = vendoring.run, vendoring.target  # fixtures
 
@@ -289,7 +290,7 @@ KILLED = """
 import os, pathlib, shutil, sys
 sys.path[:0] = sys.argv[1:3]
 from vendoring import contents, small_tree
-from optax_ls import _vendoring
+from optax_ls._tools.vendor import copy as _vendoring
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir",
           "ctypes.dlsym", "shutil.rmtree")

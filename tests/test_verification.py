@@ -14,12 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vendoring import DATE, posix, small_tree, without_privileges
 
-from optax_ls import _files
-from optax_ls._cli import main
-from optax_ls._origin import CHECKOUT, INSTALLED, UNKNOWN, Origin, find_origin, installed_record
-from optax_ls._record import RECORD, Malformed, check_path, parsed, written
-from optax_ls._vendoring import put
-from optax_ls._verification import NoRecord, is_verified, verify_package, verify_tree
+from optax_ls._tools.cli import main
+from optax_ls._tools.vendor import files as _files
+from optax_ls._tools.vendor.copy import put
+from optax_ls._tools.vendor.origin import (
+    CHECKOUT,
+    INSTALLED,
+    UNKNOWN,
+    Origin,
+    find_origin,
+    installed_record,
+)
+from optax_ls._tools.vendor.record import RECORD, Malformed, check_path, parsed, written
+from optax_ls._tools.vendor.verify import NoRecord, is_verified, verify_package, verify_tree
 
 HASH = "0" * 64
 

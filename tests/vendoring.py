@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from optax_ls._cli import main
-from optax_ls._files import digest
-from optax_ls._origin import CHECKOUT, Origin
-from optax_ls._record import RECORD, Record, written
-from optax_ls._vendoring import Tree, put
+from optax_ls._tools.cli import main
+from optax_ls._tools.vendor.copy import Tree, put
+from optax_ls._tools.vendor.files import digest
+from optax_ls._tools.vendor.origin import CHECKOUT, Origin
+from optax_ls._tools.vendor.record import RECORD, Record, written
 
 ROOT = Path(__file__).parents[1]
 SECONDS, DATE = 1_700_000_000, "2023-11-14T22:13:20Z"

@@ -17,7 +17,10 @@ pytest.importorskip("optax", minversion="0.2.8", reason="the suite is that of Op
 from optax._src import alias_test, linesearch_test
 
 import optax_ls
-from optax_ls import _direction, _memory, _objective, _products
+from optax_ls._core import objective as _objective
+from optax_ls._core.lbfgs import direction as _direction
+from optax_ls._core.lbfgs import memory as _memory
+from optax_ls._core.lbfgs import products as _products
 
 
 class StandIn:

@@ -1,0 +1,101 @@
+"""The line searches and L-BFGS, a drop-in for Optax's; imports nothing above this folder."""
+
+from . import tree
+from .lbfgs.inverse_hessian import InverseHessian, inverse_hessian
+from .lbfgs.memory import ScaleByLBFGSState
+from .lbfgs.transforms import lbfgs, scale_by_lbfgs
+from .linesearch.backtracking import Backtracking
+from .linesearch.conditions import (
+    FLAG_CURVATURE_COND_NOT_SATISFIED,
+    FLAG_NO_STEPSIZE_FOUND,
+    FLAG_NOT_A_DESCENT_DIRECTION,
+)
+from .linesearch.more_thuente import MoreThuente
+from .linesearch.transforms import (
+    BacktrackingLinesearchInfo,
+    MoreThuenteLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    ScaleByMoreThuenteLinesearchState,
+    ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo,
+    scale_by_backtracking_linesearch,
+    scale_by_more_thuente_linesearch,
+    scale_by_zoom_linesearch,
+)
+from .linesearch.zoom import FLAG_INTERVAL_NOT_FOUND, FLAG_INTERVAL_TOO_SMALL, Zoom
+from .objective import value_and_grad_from_state
+from .transforms import (
+    apply_updates,
+    chain,
+    identity,
+    scale,
+    scale_by_learning_rate,
+    scale_by_schedule,
+    sgd,
+    trace,
+    with_extra_args_support,
+)
+from .types import (
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    OptState,
+    Params,
+    ScalarOrSchedule,
+    ScaleByScheduleState,
+    Schedule,
+    TraceState,
+    TransformInitFn,
+    TransformUpdateExtraArgsFn,
+    TransformUpdateFn,
+    Updates,
+)
+
+__all__ = [
+    "FLAG_CURVATURE_COND_NOT_SATISFIED",
+    "FLAG_INTERVAL_NOT_FOUND",
+    "FLAG_INTERVAL_TOO_SMALL",
+    "FLAG_NOT_A_DESCENT_DIRECTION",
+    "FLAG_NO_STEPSIZE_FOUND",
+    "Backtracking",
+    "BacktrackingLinesearchInfo",
+    "EmptyState",
+    "GradientTransformation",
+    "GradientTransformationExtraArgs",
+    "InverseHessian",
+    "MoreThuente",
+    "MoreThuenteLinesearchInfo",
+    "OptState",
+    "Params",
+    "ScalarOrSchedule",
+    "ScaleByBacktrackingLinesearchState",
+    "ScaleByLBFGSState",
+    "ScaleByMoreThuenteLinesearchState",
+    "ScaleByScheduleState",
+    "ScaleByZoomLinesearchState",
+    "Schedule",
+    "TraceState",
+    "TransformInitFn",
+    "TransformUpdateExtraArgsFn",
+    "TransformUpdateFn",
+    "Updates",
+    "Zoom",
+    "ZoomLinesearchInfo",
+    "apply_updates",
+    "chain",
+    "identity",
+    "inverse_hessian",
+    "lbfgs",
+    "scale",
+    "scale_by_backtracking_linesearch",
+    "scale_by_lbfgs",
+    "scale_by_learning_rate",
+    "scale_by_more_thuente_linesearch",
+    "scale_by_schedule",
+    "scale_by_zoom_linesearch",
+    "sgd",
+    "trace",
+    "tree",
+    "value_and_grad_from_state",
+    "with_extra_args_support",
+]

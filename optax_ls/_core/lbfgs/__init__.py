@@ -1,0 +1,1 @@
+"""L-BFGS: the memory of pairs, the direction it gives, and the transformations."""

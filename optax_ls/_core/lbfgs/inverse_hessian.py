@@ -1,0 +1,123 @@
+"""The inverse Hessian that L-BFGS has in its memory, as an operator and by its factors."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from .. import checks, reductions, tree
+from . import direction as _direction
+from . import scaling
+
+
+class InverseHessian(NamedTuple):
+    """The inverse Hessian approximation H of L-BFGS: a multiple of the identity, and a low rank.
+
+    With the pairs as the columns of S and Y, C the coefficients and gamma the scale::
+
+        H = gamma I + [S Y] C [S Y]'
+
+    Calling it gives H v. It is symmetric and positive definite, as long as all is finite.
+
+    Attributes:
+        scale: scalar of the search dtype, gamma.
+        s: tree like the params with a leading axis of length ``memory_size``, the steps.
+        y: the same for the changes of the gradient.
+        coefficients: ``(2 memory_size, 2 memory_size)`` of the search dtype, C.
+    """
+
+    scale: jax.Array
+    s: Any
+    y: Any
+    coefficients: jax.Array
+
+    def __call__(self, v: Any) -> Any:
+        """H v.
+
+        Args:
+            v: tree like the params.
+
+        Returns:
+            A tree like the params, of the dtypes of ``v``.
+
+        Raises:
+            ValueError: ``v`` is unlike the params.
+        """
+        checks.same_structure("v", v, "params", jax.tree.map(lambda rows: rows[0], self.s))
+        dtype = self.scale.dtype
+        products = [
+            reductions.inner_with_rows(rows, v, *self._size, dtype) for rows in (self.s, self.y)
+        ]
+        s, y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
+        weights = _direction.Weights(self.scale, s, y)
+        return tree.cast_like(_direction.combine(self.s, self.y, v, weights), v)
+
+    @property
+    def _size(self) -> tuple[int]:
+        return (self.coefficients.shape[0] // 2,)
+
+    def dense(self) -> jax.Array:
+        """H as a matrix, ``(n, n)`` for n params in the order of their leaves; for small n.
+
+        Raises:
+            TypeError: a leaf is complex.
+        """
+        example = jax.tree.map(lambda rows: rows[0], self.s)
+        for leaf in jax.tree.leaves(example):
+            if jnp.iscomplexobj(leaf):
+                raise TypeError("a dense inverse Hessian needs real params, got complex ones")
+        flat, unravel = ravel_pytree(example)
+        columns = jax.vmap(lambda v: ravel_pytree(self(unravel(v)))[0])(
+            jnp.eye(flat.size, dtype=flat.dtype)
+        )
+        return columns.T
+
+
+def inverse_hessian(state: Any) -> InverseHessian:
+    """The inverse Hessian approximation in a state, for Laplace approximations and the like.
+
+    Args:
+        state: anything that holds one :class:`ScaleByLBFGSState`: the state or the result of
+            :func:`minimize`, the state of :func:`lbfgs` or of :func:`scale_by_lbfgs`.
+
+    Returns:
+        An operator ``v -> H v`` with the factors of H. With an empty memory H is the identity.
+
+    Raises:
+        ValueError: the state holds none.
+        KeyError: it holds several.
+
+    References:
+        Byrd, Nocedal & Schnabel, Representations of quasi-Newton matrices and their use in
+        limited memory methods, Mathematical Programming 63 (1994), 129-156, Theorem 2.2.
+
+    Example:
+        >>> import jax.numpy as jnp, optax_ls
+        >>> curvature = jnp.array([1.0, 4.0])
+        >>> result = optax_ls.minimize(lambda x: jnp.sum(curvature * x**2) / 2, jnp.ones(2))
+        >>> optax_ls.inverse_hessian(result)(jnp.array([1.0, 1.0])).round(2).tolist()
+        [1.0, 0.25]
+    """
+    memory = tree.get(state, "ScaleByLBFGSState")
+    if memory is None:
+        raise ValueError(
+            "the state holds no memory of L-BFGS: give inverse_hessian the result of minimize, or "
+            f"the state of lbfgs, not {type(state).__name__}"
+        )
+    rho, number, size = memory.weights_memory, memory.num_pairs, len(memory.weights_memory)
+    newest = scaling.largest_fit(rho, jnp.diagonal(memory.gram_y), (number - 1) % size, 1)
+    gamma = jnp.where(number > 0, newest, 1)
+    both_live = (rho != 0) & (rho != 0)[:, None]
+    inverse_r, gram_y = (jnp.where(both_live, x, 0) for x in (memory.inverse_r, memory.gram_y))
+    curvature = jnp.diag(jnp.where(rho != 0, 1 / rho, 0))
+    middle = inverse_r.T @ (curvature + gamma * gram_y) @ inverse_r
+    corner = -gamma * inverse_r
+    coefficients = jnp.block([[middle, corner.T], [corner, jnp.zeros_like(corner)]])
+    if memory.bends is not None:  # from the bent y to those in the rows
+        one = jnp.eye(size, dtype=rho.dtype)
+        unbent = jnp.block([[one, jnp.diag(memory.bends)], [jnp.zeros_like(one), one]])
+        coefficients = unbent @ coefficients @ unbent.T
+    return InverseHessian(
+        gamma, memory.diff_params_memory, memory.diff_updates_memory, coefficients
+    )

@@ -1,0 +1,1 @@
+"""Line searches of scalars by reverse communication, their driver, and the transformations."""

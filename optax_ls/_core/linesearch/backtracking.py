@@ -1,0 +1,109 @@
+"""Backtracking along a line until the value has decreased sufficiently (Armijo's rule).
+
+A core: it knows phi(step) = f(params + step * updates) only through the numbers it is told. Of
+Nocedal & Wright, Numerical Optimization (2006), this is Algorithm 3.1, with tolerances::
+
+    phi(step) <= (1 + rtol) phi(0) + slope_rtol step phi'(0) + atol              (3.4)
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from .. import checks, numerics
+from . import conditions
+
+
+class BacktrackingState(NamedTuple):
+    """Where a backtracking search stands; scalars of the search dtype unless said otherwise.
+
+    Attributes:
+        step: the step to try next; once ``done``, the step chosen.
+        done: bool, whether the search has ended.
+        failed: bool, whether it ended without sufficient decrease.
+        num_steps: counter, steps tried.
+        value_init: phi(0).
+        slope_init: phi'(0).
+        decrease_error: by how much the last step missed sufficient decrease; 0 if it did not,
+            infinite if the value there is not a number.
+    """
+
+    step: jax.Array
+    done: jax.Array
+    failed: jax.Array
+    num_steps: jax.Array
+    value_init: jax.Array
+    slope_init: jax.Array
+    decrease_error: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Backtracking:
+    """The core and its settings; see :func:`scale_by_backtracking_linesearch` for their meaning.
+
+    Invariant: every step tried so far failed (3.4), and the next one is ``decrease_factor`` times
+    the last.
+    """
+
+    max_steps: chex.Numeric
+    slope_rtol: chex.Numeric = 1e-4
+    decrease_factor: chex.Numeric = 0.8
+    atol: chex.Numeric = 0.0
+    rtol: chex.Numeric = 0.0
+
+    needs_slope = False
+
+    def __post_init__(self) -> None:
+        checks.whole_number("max_backtracking_steps", self.max_steps, at_least=0)
+        checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
+        checks.number("decrease_factor", self.decrease_factor, above=0, below=1)
+        checks.number("atol", self.atol, at_least=0)
+        checks.number("rtol", self.rtol, at_least=0)
+
+    def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> BacktrackingState:
+        """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
+        no = jnp.zeros((), bool)
+        infinite = jnp.full_like(value, jnp.inf)
+        return BacktrackingState(step, no, no, numerics.counter(), value, slope, infinite)
+
+    def advance(
+        self, state: BacktrackingState, value: jax.Array, slope: jax.Array
+    ) -> BacktrackingState:
+        """Takes phi(step); decides whether to accept the step, shorten it, or give up."""
+        del slope
+        bound = (1 + self.rtol) * state.value_init + self.slope_rtol * state.step * state.slope_init
+        error = conditions.error(value - bound - self.atol)
+        num_steps = numerics.increment(state.num_steps)
+        accepted = error <= 0
+        failed = ~accepted & (num_steps > self.max_steps)
+        # A failed search still takes its last step, unless the value there is not finite.
+        last = jnp.where(failed & ~jnp.isfinite(value), 0, state.step)
+        return state._replace(
+            step=jnp.where(accepted | failed, last, state.step * self.decrease_factor),
+            done=accepted | failed,
+            failed=failed,
+            num_steps=num_steps,
+            decrease_error=error,
+        )
+
+    def diagnose(self, state: BacktrackingState) -> list[tuple[Any, str, dict[str, Any]]]:
+        """What to print of a failed search: conditions, messages and their fields."""
+        yes = jnp.ones((), bool)
+        return [
+            (
+                yes,
+                "Value at current params: {value}\nSlope along update direction: {slope}\n"
+                "Stepsize: {step}\nDecrease error: {error}\n"
+                "No step satisfying sufficient decrease was found; allow more backtracking steps "
+                "or a smaller decrease_factor.",
+                {
+                    "value": state.value_init,
+                    "slope": state.slope_init,
+                    "step": state.step,
+                    "error": state.decrease_error,
+                },
+            )
+        ]

@@ -1,0 +1,433 @@
+"""The line searches that users see: each a core, its settings and its state."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional, Union
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from .. import checks
+from ..types import GradientTransformationExtraArgs, Updates
+from . import driver
+from .backtracking import Backtracking
+from .more_thuente import MoreThuente
+from .zoom import Zoom
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """How the last backtracking search went.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, by how much sufficient decrease was missed;
+            0 for a search that succeeded, infinite before the first.
+    """
+
+    num_linesearch_steps: Union[int, chex.Numeric]
+    decrease_error: Union[float, chex.Numeric]
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """State of :func:`scale_by_backtracking_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
+            ``store_grad``.
+        info: see :class:`BacktrackingLinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: Union[float, chex.Numeric]
+    value: Union[float, chex.Numeric]
+    grad: Optional[Updates]
+    info: BacktrackingLinesearchInfo
+    aux: Any = None
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """How the last zoom search went.
+
+    A positive curvature error is harmless, a positive decrease error is not: the objective may
+    have grown. ``verbose=True`` prints why a search failed.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, by how much sufficient decrease was missed;
+            0 if it was met, infinite before the first search.
+        curvature_error: the same for small curvature.
+    """
+
+    num_linesearch_steps: Union[int, chex.Numeric]
+    decrease_error: Union[float, chex.Numeric]
+    curvature_error: Union[float, chex.Numeric]
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """State of :func:`scale_by_zoom_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
+        info: see :class:`ZoomLinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: Union[float, chex.Numeric]
+    value: Union[float, chex.Numeric]
+    grad: Updates
+    info: ZoomLinesearchInfo
+    aux: Any = None
+
+
+class MoreThuenteLinesearchInfo(NamedTuple):
+    """How the last More-Thuente search went; as :class:`ZoomLinesearchInfo`.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, by how much sufficient decrease was missed;
+            0 if it was met, infinite before the first search.
+        curvature_error: the same for small curvature.
+    """
+
+    num_linesearch_steps: Union[int, chex.Numeric]
+    decrease_error: Union[float, chex.Numeric]
+    curvature_error: Union[float, chex.Numeric]
+
+
+class ScaleByMoreThuenteLinesearchState(NamedTuple):
+    """State of :func:`scale_by_more_thuente_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
+        info: see :class:`MoreThuenteLinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: Union[float, chex.Numeric]
+    value: Union[float, chex.Numeric]
+    grad: Updates
+    info: MoreThuenteLinesearchInfo
+    aux: Any = None
+
+
+def _first_step(strategy: str) -> Callable[[jax.Array], chex.Numeric]:
+    """The step a search for a Wolfe step tries first, of the learning rate before."""
+    checks.one_of("initial_guess_strategy", strategy, ("one", "keep"))
+
+    def first_step(learning_rate: jax.Array) -> chex.Numeric:
+        if strategy == "one":
+            return 1.0
+        return jnp.where(learning_rate > 0, learning_rate, 1)
+
+    return first_step
+
+
+def scale_by_backtracking_linesearch(
+    max_backtracking_steps: chex.Numeric,
+    slope_rtol: chex.Numeric = 1e-4,
+    decrease_factor: chex.Numeric = 0.8,
+    increase_factor: chex.Numeric = 1.5,
+    max_learning_rate: chex.Numeric = 1.0,
+    atol: chex.Numeric = 0.0,
+    rtol: chex.Numeric = 0.0,
+    store_grad: bool = False,
+    verbose: bool = False,
+    *,
+    has_aux: bool = False,
+    aux_like: Any = None,
+) -> GradientTransformationExtraArgs:
+    r"""Scales updates by a step that decreases the objective sufficiently (Armijo's rule).
+
+    From a first guess the step :math:`\eta` is multiplied by ``decrease_factor`` until
+
+    .. math::
+        f(w + \eta u) \le (1 + \delta) f(w) + \eta c \langle u, \nabla f(w) \rangle + \epsilon
+
+    with :math:`c` = ``slope_rtol``, :math:`\delta` = ``rtol``, :math:`\epsilon` = ``atol``. A step
+    where the objective is NaN or infinite is rejected. If no step is accepted the last one is
+    taken, or none if the objective is not finite there.
+
+    Args:
+        max_backtracking_steps: how often the step may be shortened.
+        slope_rtol: the decrease asked for, relative to the slope; in [0, 1).
+        decrease_factor: by which a rejected step is multiplied; in (0, 1).
+        increase_factor: the first guess is this times the learning rate before; positive. 1
+            keeps it, ``math.inf`` always starts at ``max_learning_rate``.
+        max_learning_rate: upper bound of the first guess.
+        atol: absolute tolerance of the decrease.
+        rtol: tolerance of the decrease relative to the objective.
+        store_grad: evaluate the gradient with each value and keep the last, for
+            :func:`value_and_grad_from_state`.
+        verbose: print why a search failed.
+        has_aux: whether ``value_fn`` returns ``(value, aux)``.
+        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
+            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+
+    Returns:
+        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
+        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
+        ``value_fn``, and the keyword arguments of ``value_fn``. Its state is a
+        :class:`ScaleByBacktrackingLinesearchState`.
+
+    Raises:
+        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` or
+            ``update``, leaves that are no floats, arguments that are missing, do not fit the
+            params, or that ``value_fn`` does not take, an objective that returns no scalar.
+
+    References:
+        Nocedal & Wright, Numerical Optimization, 2nd ed. (2006), Algorithm 3.1, page 37.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> solver = optax_ls.chain(
+        ...     optax_ls.sgd(learning_rate=1.0),
+        ...     optax_ls.scale_by_backtracking_linesearch(max_backtracking_steps=15),
+        ... )
+        >>> def fn(w, x, y):
+        ...     return (x @ w - y) ** 2
+        >>> data = dict(x=jnp.array([3.0, 2.0, 1.0]), y=jnp.array(0.0))
+        >>> @jax.jit
+        ... def step(w, state):
+        ...     value, grad = jax.value_and_grad(fn)(w, **data)
+        ...     updates, state = solver.update(
+        ...         grad, state, w, value=value, grad=grad, value_fn=fn, **data
+        ...     )
+        ...     return optax_ls.apply_updates(w, updates), state
+        >>> w = jnp.array([1.0, 2.0, 3.0])
+        >>> state = solver.init(w)
+        >>> for _ in range(20):
+        ...     w, state = step(w, state)
+        >>> float(fn(w, **data)) < 0.1
+        True
+    """
+    checks.number("increase_factor", increase_factor, above=0)
+    checks.number("max_learning_rate", max_learning_rate, above=0)
+    core = Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol)
+
+    def first_step(learning_rate: jax.Array) -> jax.Array:
+        # After a search that did not move, any multiple of its step would be 0 for ever.
+        moved = learning_rate > 0
+        guess = jnp.where(moved, learning_rate, 1) * increase_factor
+        return jnp.where(moved, jnp.minimum(guess, max_learning_rate), max_learning_rate)
+
+    return driver.transformation(
+        "scale_by_backtracking_linesearch",
+        core,
+        first_step,
+        ScaleByBacktrackingLinesearchState,
+        lambda search: BacktrackingLinesearchInfo(search.num_steps, search.decrease_error),
+        store_grad=store_grad,
+        has_aux=has_aux,
+        aux_like=aux_like,
+        verbose=verbose,
+    )
+
+
+def scale_by_zoom_linesearch(
+    max_linesearch_steps: chex.Numeric,
+    max_learning_rate: Optional[chex.Numeric] = None,
+    tol: chex.Numeric = 0.0,
+    increase_factor: chex.Numeric = 2.0,
+    slope_rtol: chex.Numeric = 1e-4,
+    curv_rtol: chex.Numeric = 0.9,
+    approx_dec_rtol: Optional[chex.Numeric] = 1e-6,
+    stepsize_precision: chex.Numeric = 1e-5,
+    initial_guess_strategy: str = "keep",
+    verbose: bool = False,
+    *,
+    has_aux: bool = False,
+    aux_like: Any = None,
+) -> GradientTransformationExtraArgs:
+    r"""Scales updates by a step of sufficient decrease and small curvature (strong Wolfe).
+
+    The step :math:`\eta` satisfies
+
+    .. math::
+        f(w + \eta u) \le f(w) + \eta c_1 \langle u, \nabla f(w) \rangle + \epsilon, \qquad
+        |\langle u, \nabla f(w + \eta u) \rangle| \le c_2 |\langle u, \nabla f(w) \rangle|
+        + \epsilon
+
+    with :math:`c_1` = ``slope_rtol``, :math:`c_2` = ``curv_rtol``, :math:`\epsilon` = ``tol``; or,
+    where rounding hides the decrease, Hager & Zhang's approximation of the first condition. If no
+    step does within the limits, the best step of sufficient decrease is taken; if there is none,
+    the last one tried, or none if the objective is not finite there.
+
+    Args:
+        max_linesearch_steps: how many steps may be tried, at least 1.
+        max_learning_rate: the largest step; None for no limit.
+        tol: absolute tolerance of both conditions.
+        increase_factor: by which the step grows until an interval is found; positive, and of
+            use above 1.
+        slope_rtol: :math:`c_1`, in [0, 1).
+        curv_rtol: :math:`c_2`; ``math.inf`` switches the second condition off.
+        approx_dec_rtol: how far the value may lie above that at the params, relative to it, for
+            Hager & Zhang's test to apply; None switches that test off.
+        stepsize_precision: length of the interval below which the best step so far is taken.
+        initial_guess_strategy: ``'keep'`` tries the learning rate before first (good with
+            :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
+        verbose: print why a search failed.
+        has_aux: whether ``value_fn`` returns ``(value, aux)``.
+        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
+            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+
+    Returns:
+        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
+        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
+        ``value_fn``, and the keyword arguments of ``value_fn``. Its state is a
+        :class:`ScaleByZoomLinesearchState`.
+
+    Raises:
+        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` or
+            ``update``, leaves that are no floats, arguments that are missing, do not fit the
+            params, or that ``value_fn`` does not take, an objective that returns no scalar.
+
+    References:
+        Nocedal & Wright, Numerical Optimization, 2nd ed. (2006), Algorithms 3.5 and 3.6, pages
+        60 and 61. Hager & Zhang, Algorithm 851: CG_DESCENT, ACM TOMS 32 (2006), 113-137.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> solver = optax_ls.chain(
+        ...     optax_ls.sgd(learning_rate=1.0),
+        ...     optax_ls.scale_by_zoom_linesearch(max_linesearch_steps=15),
+        ... )
+        >>> def fn(w):
+        ...     return jnp.sum((w - 1.0) ** 4)
+        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
+        >>> @jax.jit
+        ... def step(w, state):
+        ...     value, grad = value_and_grad(w, state=state)
+        ...     updates, state = solver.update(grad, state, w, value=value, grad=grad, value_fn=fn)
+        ...     return optax_ls.apply_updates(w, updates), state
+        >>> w = jnp.array([1.0, 2.0, 3.0])
+        >>> state = solver.init(w)
+        >>> for _ in range(20):
+        ...     w, state = step(w, state)
+        >>> float(fn(w)) < 1e-2
+        True
+    """
+    core = Zoom(
+        max_linesearch_steps,
+        max_learning_rate,
+        tol,
+        increase_factor,
+        slope_rtol,
+        curv_rtol,
+        approx_dec_rtol,
+        stepsize_precision,
+    )
+
+    return driver.transformation(
+        "scale_by_zoom_linesearch",
+        core,
+        _first_step(initial_guess_strategy),
+        ScaleByZoomLinesearchState,
+        lambda search: ZoomLinesearchInfo(
+            search.num_steps, search.decrease_error, search.curvature_error
+        ),
+        store_grad=True,
+        has_aux=has_aux,
+        aux_like=aux_like,
+        verbose=verbose,
+    )
+
+
+def scale_by_more_thuente_linesearch(
+    max_linesearch_steps: chex.Numeric,
+    max_learning_rate: Optional[chex.Numeric] = None,
+    slope_rtol: chex.Numeric = 1e-4,
+    curv_rtol: chex.Numeric = 0.9,
+    noise_rtol: Optional[chex.Numeric] = None,
+    interval_rtol: chex.Numeric = 1e-10,
+    initial_guess_strategy: str = "keep",
+    verbose: bool = False,
+    *,
+    has_aux: bool = False,
+    aux_like: Any = None,
+) -> GradientTransformationExtraArgs:
+    r"""Scales updates by a step of sufficient decrease and small curvature, by More & Thuente.
+
+    The conditions are those of :func:`scale_by_zoom_linesearch`,
+
+    .. math::
+        f(w + \eta u) \le f(w) + \eta c_1 \langle u, \nabla f(w) \rangle, \qquad
+        |\langle u, \nabla f(w + \eta u) \rangle| \le c_2 |\langle u, \nabla f(w) \rangle|
+
+    with :math:`c_1` = ``slope_rtol`` and :math:`c_2` = ``curv_rtol``. The interpolation uses the
+    slopes of both ends of the interval. Where the objective changes by no more than rounding, the
+    search goes by slopes alone. If no step
+    satisfies both conditions within the limits, the best step of sufficient decrease is taken; if
+    there is none, the last one tried, or none if the objective is not finite there.
+
+    Args:
+        max_linesearch_steps: how many steps may be tried, at least 1.
+        max_learning_rate: the largest step; None for no limit.
+        slope_rtol: :math:`c_1`, in [0, 1).
+        curv_rtol: :math:`c_2`; a smaller one makes steps more exact.
+        noise_rtol: a relative change of the objective below this counts as rounding; None for 256
+            units in the last place of the search dtype, 0 to believe every value.
+        interval_rtol: length of the interval, relative to its right end, below which the search
+            gives up.
+        initial_guess_strategy: ``'keep'`` tries the learning rate before first (good with
+            :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
+        verbose: print why a search failed.
+        has_aux: whether ``value_fn`` returns ``(value, aux)``.
+        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
+            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+
+    Returns:
+        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
+        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
+        ``value_fn``, and the keyword arguments of ``value_fn``. Its state is a
+        :class:`ScaleByMoreThuenteLinesearchState`.
+
+    Raises:
+        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` or
+            ``update``, leaves that are no floats, arguments that are missing, do not fit the
+            params, or that ``value_fn`` does not take, an objective that returns no scalar.
+
+    References:
+        More & Thuente, Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20
+        (1994), 286-307. Hager & Zhang, Algorithm 851: CG_DESCENT, ACM TOMS 32 (2006), 113-137.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> def rosenbrock(x):
+        ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+        >>> search = optax_ls.scale_by_more_thuente_linesearch(30, initial_guess_strategy="one")
+        >>> solver = optax_ls.lbfgs(linesearch=search)
+        >>> value_and_grad = optax_ls.value_and_grad_from_state(rosenbrock)
+        >>> def step(carry, _):
+        ...     x, state = carry
+        ...     value, grad = value_and_grad(x, state=state)
+        ...     updates, state = solver.update(
+        ...         grad, state, x, value=value, grad=grad, value_fn=rosenbrock
+        ...     )
+        ...     return (optax_ls.apply_updates(x, updates), state), value
+        >>> start = jnp.array([-1.2, 1.0])
+        >>> (x, _), values = jax.lax.scan(step, (start, solver.init(start)), length=40)
+        >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
+        True
+    """
+    core = MoreThuente(
+        max_linesearch_steps, max_learning_rate, slope_rtol, curv_rtol, noise_rtol, interval_rtol
+    )
+    return driver.transformation(
+        "scale_by_more_thuente_linesearch",
+        core,
+        _first_step(initial_guess_strategy),
+        ScaleByMoreThuenteLinesearchState,
+        lambda search: MoreThuenteLinesearchInfo(
+            search.num_steps, search.decrease_error, search.curvature_error
+        ),
+        store_grad=True,
+        has_aux=has_aux,
+        aux_like=aux_like,
+        verbose=verbose,
+    )

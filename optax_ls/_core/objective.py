@@ -1,0 +1,227 @@
+"""Calling the user's function: keyword routing, auxiliary output, values kept in a state."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from . import checks, numerics
+
+
+class Evaluation(NamedTuple):
+    """What one call of the objective gives.
+
+    Attributes:
+        value: scalar of the search dtype.
+        grad: tree like the params as JAX differentiates (conjugated, for complex leaves); None
+            if only the value was wanted.
+        aux: auxiliary output; None if not kept.
+    """
+
+    value: jax.Array
+    grad: Any
+    aux: Any
+
+
+class Traced(NamedTuple):
+    """An objective after it was traced.
+
+    Attributes:
+        evaluate: function of params and ``arrays``; it closes over no array.
+        arrays: all that the objective closes over.
+        like: an :class:`Evaluation` of shapes and dtypes.
+        is_pure: whether it only computes: it tells nobody, and knows nothing of the other lanes
+            of a :func:`jax.vmap`.
+    """
+
+    evaluate: Callable[[Any, list[jax.Array]], Evaluation]
+    arrays: list[jax.Array]
+    like: Evaluation
+    is_pure: bool
+
+
+def split_kwargs(
+    fn: Callable[..., Any], kwargs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Splits keyword arguments into those ``fn`` has a parameter for and the rest.
+
+    A ``**kwargs`` parameter takes everything.
+    """
+    try:
+        parameters = inspect.signature(fn).parameters.values()
+    except ValueError:  # some builtins have no signature: then only a call can tell
+        return dict(kwargs), {}
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return dict(kwargs), {}
+    keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = {parameter.name for parameter in parameters if parameter.kind in keyword_kinds}
+    taken = {name: value for name, value in kwargs.items() if name in names}
+    return taken, {name: value for name, value in kwargs.items() if name not in names}
+
+
+def bind(
+    value_fn: Callable[..., Any],
+    extra_args: dict[str, Any],
+    *,
+    dtype: Any,
+    has_aux: bool = False,
+    with_grad: bool = True,
+    gives_grad: bool = False,
+    name: str = "value_fn",
+) -> Callable[[Any], Evaluation]:
+    """The objective as a function of the params alone.
+
+    Args:
+        value_fn: the user's function of the params and keyword arguments.
+        extra_args: keyword arguments given to ``update``; all must be parameters of ``value_fn``.
+        dtype: real dtype for the value.
+        has_aux: whether ``value_fn`` returns ``(value, aux)``.
+        with_grad: whether to evaluate the gradient too.
+        gives_grad: whether ``value_fn`` returns its gradient as well, as a function made by
+            :func:`jax.value_and_grad` does.
+        name: what the user calls the function, for messages.
+
+    Raises:
+        TypeError: keyword arguments that ``value_fn`` does not take; at the call, a value that
+            is not a real float, or no pair where one is due.
+        ValueError: at the call, a value that is not a scalar, or a gradient unlike the params.
+    """
+    checks.function(name, value_fn)
+    fn_kwargs, unused = split_kwargs(value_fn, extra_args)
+    if unused:
+        raise TypeError(
+            f"Unexpected keyword arguments {sorted(unused)}: "
+            f"{name}{inspect.signature(value_fn)} has no such parameters"
+        )
+
+    def split(out: Any) -> tuple[jax.Array, Any]:
+        if has_aux:
+            out, aux = checks.pair(f"with has_aux=True {name} must return", out, "(value, aux)")
+            return checks.scalar(f"{name} must return", out), aux
+        hint = "; if it returns auxiliary output too, set has_aux=True"
+        return checks.scalar(f"{name} must return", out, hint), None
+
+    def scalar_fn(params: Any) -> tuple[jax.Array, Any]:
+        return split(value_fn(params, **fn_kwargs))
+
+    def evaluate(params: Any) -> Evaluation:
+        if gives_grad:
+            out = value_fn(params, **fn_kwargs)
+            wanted = "((value, aux), grad)" if has_aux else "(value, grad)"
+            out, grad = checks.pair(f"with value_and_grad=True {name} must return", out, wanted)
+            checks.same_structure("grad", grad, "params", params)
+            checks.no_more_complex("grad", grad, params)
+            value, aux = split(out)
+        elif with_grad:
+            (value, aux), grad = jax.value_and_grad(scalar_fn, has_aux=True)(params)
+        else:
+            (value, aux), grad = scalar_fn(params), None
+        return Evaluation(numerics.strong(value, dtype), grad, aux)
+
+    return evaluate
+
+
+def trace(evaluate: Callable[[Any], Evaluation], params: Any) -> Traced:
+    """Traces the objective, once, for params of these shapes."""
+    program, like = jax.make_jaxpr(evaluate, return_shape=True)(params)
+    structure = jax.tree.structure(like)
+
+    def traced(params: Any, arrays: list[jax.Array]) -> Evaluation:
+        out = jax.core.eval_jaxpr(program.jaxpr, arrays, *jax.tree.leaves(params))
+        evaluation: Evaluation = jax.tree.unflatten(structure, out)
+        return evaluation
+
+    return Traced(traced, program.consts, like, not program.effects)
+
+
+def value_and_grad_from_state(
+    value_fn: Callable[..., Any], has_aux: bool = False
+) -> Callable[..., Any]:
+    """As :func:`jax.value_and_grad`, but takes what a line search has already computed.
+
+    Args:
+        value_fn: function of the params, and of keyword arguments, that returns a scalar (with
+            ``has_aux``, a pair of a scalar and any tree of arrays).
+        has_aux: whether ``value_fn`` returns auxiliary output too.
+
+    Returns:
+        A function ``(params, *args, state, **kwargs) -> (value, grad)``, or ``((value, aux),
+        grad)``. If the value in ``state`` is finite, it and the gradient are returned without a
+        call of ``value_fn``; otherwise, as at the start, ``value_fn`` is evaluated. The value has
+        the search dtype (at least float32), the gradient the dtypes of ``params``. Auxiliary
+        output is in the state if the search was given ``aux_like``; if it was not, a call with
+        ``has_aux`` always evaluates.
+
+    Raises:
+        ValueError: the state holds no value and gradient, or the gradient is not stored
+            (``store_grad=False`` in the backtracking search).
+        KeyError: the state holds those of several searches.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> def fn(x):
+        ...     return jnp.sum(x**2)
+        >>> solver = optax_ls.lbfgs()
+        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
+        >>> @jax.jit
+        ... def step(params, state):
+        ...     value, grad = value_and_grad(params, state=state)
+        ...     updates, state = solver.update(
+        ...         grad, state, params, value=value, grad=grad, value_fn=fn
+        ...     )
+        ...     return optax_ls.apply_updates(params, updates), state
+        >>> params = jnp.array([1.0, 2.0, 3.0])
+        >>> state = solver.init(params)
+        >>> for _ in range(2):
+        ...     params, state = step(params, state)
+        >>> float(fn(params)) < 1e-9
+        True
+    """
+    checks.function("value_fn", value_fn)
+
+    def value_and_grad(params: Any, *args: Any, state: Any, **kwargs: Any) -> Any:
+        stored = _stored_evaluation(state)
+        evaluate = bind(
+            lambda p: value_fn(p, *args, **kwargs), {}, dtype=stored.value.dtype, has_aux=has_aux
+        )
+        if not has_aux:
+            stored = stored._replace(aux=None)
+        elif stored.aux is None:
+            value, grad, aux = evaluate(params)
+            return (value, aux), grad
+        checks.same_structure("params", params, "state.grad", stored.grad)
+
+        def compute() -> Evaluation:
+            new = evaluate(params)
+            checks.same_structure("aux", new.aux, "aux_like", stored.aux, dtypes=True)
+            return Evaluation(*numerics.keep_types(new, stored))
+
+        value, grad, aux = jax.lax.cond(jnp.isfinite(stored.value), lambda: stored, compute)
+        return ((value, aux), grad) if has_aux else (value, grad)
+
+    return value_and_grad
+
+
+def _stored_evaluation(state: Any) -> Evaluation:
+    found = list(_search_states(state))
+    if not found:
+        raise ValueError("the state holds no value and gradient: no line search is in the chain")
+    if len(found) > 1:
+        raise KeyError(f"the state holds {len(found)} values and gradients: keep one line search")
+    if found[0].grad is None:
+        raise ValueError(
+            "the state stores no gradient: give scale_by_backtracking_linesearch store_grad=True"
+        )
+    return Evaluation(found[0].value, found[0].grad, getattr(found[0], "aux", None))
+
+
+def _search_states(node: Any) -> Any:
+    """All search states in a tree: the named tuples with a value and a gradient."""
+    if {"value", "grad"} <= set(getattr(node, "_fields", ())):
+        yield node
+        return
+    for child in jax.tree.leaves(node, is_leaf=lambda x: x is not node):
+        if child is not node:
+            yield from _search_states(child)

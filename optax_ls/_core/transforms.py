@@ -1,0 +1,294 @@
+"""Transformations of gradients: their types, and the few that the searches are chained with.
+
+A transformation is a pair of pure functions, as in Optax::
+
+    init(params) -> state
+    update(updates, state, params, **extra_args) -> updates, state
+
+Whether ``update`` takes extra arguments is told by its signature, never by the class of the pair,
+so transformations of Optax, or of anyone, work in :func:`chain` as they are.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from . import checks, numerics
+from .types import (
+    EmptyState,
+    GradientTransformation,
+    GradientTransformationExtraArgs,
+    Params,
+    ScalarOrSchedule,
+    ScaleByScheduleState,
+    Schedule,
+    TraceState,
+    Updates,
+)
+
+
+def accepts_extra_args(update: Callable[..., Any]) -> bool:
+    kinds = (parameter.kind for parameter in inspect.signature(update).parameters.values())
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
+    """A transformation that accepts, and if need be ignores, extra arguments.
+
+    Args:
+        tx: anything with ``init`` and ``update``, of this package or another.
+
+    Returns:
+        A transformation that hands extra arguments on if the signature of ``tx.update`` takes
+        arbitrary keywords, and drops them otherwise.
+
+    Raises:
+        TypeError: ``tx`` has no ``init`` or ``update``.
+
+    Example:
+        >>> import optax_ls
+        >>> tx = optax_ls.with_extra_args_support(optax_ls.scale(2.0))
+        >>> tx.update(1.0, tx.init(0.0), value=3.0)[0]
+        Array(2., dtype=float32, weak_type=True)
+    """
+    if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
+        raise TypeError(f"a transformation has functions init and update, got {tx!r}")
+    if accepts_extra_args(tx.update):
+        return GradientTransformationExtraArgs(tx.init, tx.update)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        del extra_args
+        return tx.update(updates, state, params)
+
+    return GradientTransformationExtraArgs(tx.init, update)
+
+
+def chain(*args: Any) -> GradientTransformationExtraArgs:
+    """Applies transformations one after the other.
+
+    Args:
+        *args: transformations of this package, of Optax, or any pairs with ``init`` and
+            ``update``.
+
+    Returns:
+        A transformation whose state is the tuple of their states. Extra arguments reach those
+        whose ``update`` takes arbitrary keywords.
+
+    Raises:
+        TypeError: an argument has no ``init`` or ``update``.
+        ValueError: at ``update``, the state is not that of this chain.
+
+    Example:
+        >>> import optax_ls
+        >>> tx = optax_ls.chain(optax_ls.scale(2.0), optax_ls.scale(-1.0))
+        >>> updates, state = tx.update(3.0, tx.init(0.0))
+        >>> float(updates)
+        -6.0
+    """
+    transformations = []
+    for position, tx in enumerate(args):
+        try:
+            transformations.append(with_extra_args_support(tx))
+        except TypeError as error:
+            raise TypeError(f"argument {position} of chain: {error}") from None
+
+    def init(params: Params) -> tuple[Any, ...]:
+        return tuple(tx.init(params) for tx in transformations)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        if not isinstance(state, (tuple, list)) or len(state) != len(transformations):
+            got = len(state) if isinstance(state, (tuple, list)) else f"type {type(state).__name__}"
+            raise ValueError(
+                f"a chain of {len(transformations)} transformations got a state of {got}; "
+                "was it made by another solver?"
+            )
+        new_state = []
+        for tx, old in zip(transformations, state, strict=True):
+            updates, new = tx.update(updates, old, params, **extra_args)
+            new_state.append(new)
+        return updates, tuple(new_state)
+
+    return GradientTransformationExtraArgs(init, update)
+
+
+def _init_empty(params: Params) -> EmptyState:
+    del params
+    return EmptyState()
+
+
+def identity() -> GradientTransformation:
+    """Leaves updates as they are.
+
+    Example:
+        >>> import optax_ls
+        >>> optax_ls.identity().update(3.0, optax_ls.EmptyState())
+        (3.0, EmptyState())
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        return updates, state
+
+    return GradientTransformation(_init_empty, update)
+
+
+def scale(step_size: chex.Numeric) -> GradientTransformation:
+    """Multiplies updates by a fixed factor, keeping their dtypes.
+
+    Args:
+        step_size: the factor.
+
+    Example:
+        >>> import jax.numpy as jnp, optax_ls
+        >>> optax_ls.scale(-0.5).update(jnp.array([2.0]), optax_ls.EmptyState())[0]
+        Array([-1.], dtype=float32)
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        return _scaled(step_size, updates), state
+
+    return GradientTransformation(_init_empty, update)
+
+
+def _scaled(factor: chex.Numeric, updates: Updates) -> Any:
+    return jax.tree.map(lambda u: numerics.like(factor * jnp.asarray(u), u), updates)
+
+
+def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
+    """Multiplies updates by a factor that depends on the number of updates so far.
+
+    Args:
+        step_size_fn: maps a counter, 0 at the first update, to the factor.
+
+    Example:
+        >>> import optax_ls
+        >>> tx = optax_ls.scale_by_schedule(lambda count: 1.0 / (count + 1))
+        >>> state = tx.init(0.0)
+        >>> for _ in range(2):
+        ...     updates, state = tx.update(1.0, state)
+        >>> float(updates), int(state.count)
+        (0.5, 2)
+    """
+
+    def init(params: Params) -> ScaleByScheduleState:
+        del params
+        return ScaleByScheduleState(numerics.counter())
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        factor = step_size_fn(state.count)
+        return _scaled(factor, updates), ScaleByScheduleState(numerics.increment(state.count))
+
+    return GradientTransformation(init, update)
+
+
+def scale_by_learning_rate(
+    learning_rate: Optional[ScalarOrSchedule] = None, *, flip_sign: bool = True
+) -> GradientTransformation:
+    """Multiplies updates by the negative learning rate, so that gradients lead downhill.
+
+    Args:
+        learning_rate: a number, a schedule from the number of updates so far to a number, or
+            None, which leaves updates as they are.
+        flip_sign: False multiplies by the learning rate itself.
+
+    Raises:
+        TypeError: ``learning_rate`` is neither a number nor callable.
+
+    Example:
+        >>> import optax_ls
+        >>> tx = optax_ls.scale_by_learning_rate(0.1)
+        >>> round(float(tx.update(1.0, tx.init(0.0))[0]), 3)
+        -0.1
+    """
+    if learning_rate is None:
+        return identity()
+    sign = -1 if flip_sign else 1
+    if callable(learning_rate):
+        schedule = learning_rate
+        return scale_by_schedule(lambda count: sign * schedule(count))
+    checks.number("learning_rate", learning_rate)
+    return scale(sign * learning_rate)
+
+
+def trace(
+    decay: chex.Numeric, nesterov: bool = False, accumulator_dtype: Any = None
+) -> GradientTransformation:
+    """Momentum: replaces updates by the decaying sum of all updates so far.
+
+    Args:
+        decay: factor of the past, usually in [0, 1).
+        nesterov: look one step ahead, as Nesterov's accelerated gradient does.
+        accumulator_dtype: dtype of the sum; that of the params if None.
+
+    Example:
+        >>> import optax_ls
+        >>> tx = optax_ls.trace(decay=0.5)
+        >>> state = tx.init(0.0)
+        >>> for _ in range(2):
+        ...     updates, state = tx.update(1.0, state)
+        >>> float(updates)
+        1.5
+    """
+
+    def init(params: Params) -> TraceState:
+        zeros = numerics.zeros_alike(params)
+        return TraceState(jax.tree.map(lambda z: numerics.strong(z, accumulator_dtype), zeros))
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+
+        def past_plus(u: jax.Array, past: jax.Array) -> jax.Array:
+            return u + decay * past
+
+        total = jax.tree.map(past_plus, updates, state.trace)
+        out = jax.tree.map(past_plus, updates, total) if nesterov else total
+        new = numerics.keep_types(total, state.trace)
+        return jax.tree.map(numerics.like, out, updates), TraceState(new)
+
+    return GradientTransformation(init, update)
+
+
+def sgd(
+    learning_rate: ScalarOrSchedule,
+    momentum: Optional[chex.Numeric] = None,
+    nesterov: bool = False,
+    accumulator_dtype: Any = None,
+) -> GradientTransformationExtraArgs:
+    """Gradient descent, the direction that a line search is most simply chained with.
+
+    Args:
+        learning_rate: a number or a schedule; see :func:`scale_by_learning_rate`.
+        momentum: decay of :func:`trace`; none if None.
+        nesterov: see :func:`trace`.
+        accumulator_dtype: see :func:`trace`.
+
+    Example:
+        >>> import optax_ls
+        >>> solver = optax_ls.sgd(learning_rate=0.5)
+        >>> updates, state = solver.update(2.0, solver.init(0.0))
+        >>> float(updates)
+        -1.0
+    """
+    direction = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
+    return chain(direction, scale_by_learning_rate(learning_rate))
+
+
+def apply_updates(params: Params, updates: Updates) -> Any:
+    """The parameters moved by the updates, with the dtypes and weak types of the parameters.
+
+    Args:
+        params: a tree of parameters; ``None`` is an empty subtree.
+        updates: a tree of the same structure and shapes.
+
+    Example:
+        >>> import jax.numpy as jnp, optax_ls
+        >>> optax_ls.apply_updates({"a": jnp.array(1.0)}, {"a": 0.5})
+        {'a': Array(1.5, dtype=float32, weak_type=True)}
+    """
+    return jax.tree.map(lambda p, u: numerics.like(jnp.asarray(p) + u, p), params, updates)

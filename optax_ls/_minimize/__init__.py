@@ -1,0 +1,1 @@
+"""The minimiser with its own loop: ``optax_ls.minimize``."""
