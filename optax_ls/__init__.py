@@ -49,10 +49,11 @@ from ._core import (
     with_extra_args_support,
 )
 from ._minimize.api import minimize
+from ._minimize.history import History
 from ._minimize.plot import plot_history
 from ._minimize.reporting import IterationInfo
-from ._minimize.result import History, MinimizeResult, MinimizeStatus
-from ._minimize.trial import MinimizeState
+from ._minimize.result import MinimizeResult, MinimizeStatus
+from ._minimize.state import MinimizeState
 from ._version import __version__
 
 __all__ = [

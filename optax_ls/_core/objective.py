@@ -25,23 +25,6 @@ class Evaluation(NamedTuple):
     aux: Any
 
 
-class Traced(NamedTuple):
-    """An objective after it was traced.
-
-    Attributes:
-        evaluate: function of params and ``arrays``; it closes over no array.
-        arrays: all that the objective closes over.
-        like: an :class:`Evaluation` of shapes and dtypes.
-        is_pure: whether it only computes: it tells nobody, and knows nothing of the other lanes
-            of a :func:`jax.vmap`.
-    """
-
-    evaluate: Callable[[Any, list[jax.Array]], Evaluation]
-    arrays: list[jax.Array]
-    like: Evaluation
-    is_pure: bool
-
-
 def split_kwargs(
     fn: Callable[..., Any], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -123,17 +106,23 @@ def bind(
     return evaluate
 
 
-def trace(evaluate: Callable[[Any], Evaluation], params: Any) -> Traced:
-    """Traces the objective, once, for params of these shapes."""
+def trace(
+    evaluate: Callable[[Any], Evaluation], params: Any
+) -> tuple[Callable[[Any], Evaluation], Evaluation]:
+    """Traces the objective, once, for params of these shapes.
+
+    Returns:
+        The traced objective, and an :class:`Evaluation` of shapes and dtypes.
+    """
     program, like = jax.make_jaxpr(evaluate, return_shape=True)(params)
     structure = jax.tree.structure(like)
 
-    def traced(params: Any, arrays: list[jax.Array]) -> Evaluation:
-        out = jax.core.eval_jaxpr(program.jaxpr, arrays, *jax.tree.leaves(params))
+    def traced(params: Any) -> Evaluation:
+        out = jax.core.eval_jaxpr(program.jaxpr, program.consts, *jax.tree.leaves(params))
         evaluation: Evaluation = jax.tree.unflatten(structure, out)
         return evaluation
 
-    return Traced(traced, program.consts, like, not program.effects)
+    return traced, like
 
 
 def value_and_grad_from_state(

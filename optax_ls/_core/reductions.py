@@ -13,8 +13,8 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Optional
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,21 +22,40 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from . import batching, sweep
+from . import batching, numerics
 
 # Whether dimensions can be told by a rule, which came with the partitioner that minds them.
 _KNOWS_RULES = "sharding_rule" in inspect.signature(custom_partitioning.def_partition).parameters
 
 
+def dot(x: jax.Array, y: jax.Array, dtype: Any) -> jax.Array:
+    """The real inner product of two arrays; leading axes that only ``x`` has remain.
+
+    Half-precision entries are accumulated in float32. A complex array counts as the real one of
+    twice its length.
+    """
+    if jnp.iscomplexobj(x):
+        return dot(x.real, y.real, dtype) + dot(x.imag, y.imag, dtype)
+    # Not jnp.vdot: it flattens its arguments, which gathers an array sharded along two axes.
+    product = jax.lax.dot_general(
+        x,
+        y,
+        ((tuple(range(x.ndim - y.ndim, x.ndim)), tuple(range(y.ndim))), ((), ())),
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=numerics.at_least_float32(x.dtype),
+    )
+    return product.astype(dtype)
+
+
 def inner(x: Any, y: Any, dtype: Any) -> jax.Array:
     """The real inner product of two trees."""
-    (product,) = total(lambda x, y: (sweep.dot(x, y, dtype),), (x, y), ((),), dtype)
+    (product,) = sums(lambda x, y: (dot(x, y, dtype),), (x, y), ((),), dtype)
     return product
 
 
 def inner_with_rows(rows: Any, y: Any, size: int, dtype: Any) -> jax.Array:
     """The real inner products of a tree with ``size`` others, stacked on a leading axis."""
-    (products,) = total(lambda rows, y: (sweep.dot(rows, y, dtype),), (rows, y), ((size,),), dtype)
+    (products,) = sums(lambda rows, y: (dot(rows, y, dtype),), (rows, y), ((size,),), dtype)
     return products
 
 
@@ -45,19 +64,17 @@ def slopes(direction: Any, grads: Sequence[Any], dtype: Any) -> Sequence[jax.Arr
 
     def of_leaf(d: jax.Array, *grads: jax.Array) -> Sequence[jax.Array]:
         wide = jnp.result_type(d, *grads)
-        return sweep.dots([(d.astype(wide), g.astype(wide)) for g in grads], dtype)
+        return [dot(d.astype(wide), g.astype(wide), dtype) for g in grads]
 
     trees = [jax.tree.map(jnp.asarray, tree) for tree in (direction, *grads)]
-    return total(of_leaf, trees, ((),) * len(grads), dtype)
+    return sums(of_leaf, trees, ((),) * len(grads), dtype)
 
 
-def total(
+def sums(
     local: Callable[..., Sequence[jax.Array]],
     trees: Sequence[Any],
     shapes: Sequence[tuple[int, ...]],
     dtype: Any,
-    alone: Optional[Callable[..., Sequence[jax.Array]]] = None,
-    told: Any = (),
 ) -> Sequence[jax.Array]:
     """The sums over all leaves of ``local(*leaves)``, for sums over the entries of its arguments.
 
@@ -66,25 +83,11 @@ def total(
         trees: of one structure; their leaves have one shape, but for leading axes.
         shapes: of what ``local`` returns.
         dtype: of what ``local`` returns.
-        alone: how a device that has everything had better compute the same, from
-            ``(told, *trees)``; a function that closes over no array. None adds what ``local``
-            returns.
-        told: tree of arrays, for that.
     """
     groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
     if not groups:
         return [jnp.zeros(shape, dtype) for shape in shapes]
-    if alone is None:
-        return _over_entries(local, groups, shapes, jnp.add)
-    structures = [jax.tree.structure(tree) for tree in trees]
-    told, structure_told = jax.tree.flatten(told)
-
-    def plain(told: Sequence[jax.Array], groups: Iterable[Any]) -> Sequence[jax.Array]:
-        leaves = zip(*groups, strict=True)
-        whole = jax.tree.unflatten(structure_told, told)
-        return alone(whole, *map(jax.tree.unflatten, structures, leaves))
-
-    return _over_entries(local, groups, shapes, jnp.add, plain, told)
+    return _over_entries(local, groups, shapes, jnp.add)
 
 
 def maxima(trees: Sequence[Any], dtype: Any) -> Sequence[jax.Array]:
@@ -104,29 +107,19 @@ def _over_entries(
     groups: list[tuple[Any, ...]],
     shapes: Sequence[tuple[int, ...]],
     join: Callable[..., jax.Array],
-    alone: Optional[Callable[..., Sequence[jax.Array]]] = None,
-    told: Sequence[jax.Array] = (),
 ) -> Sequence[jax.Array]:
     """Joins ``local(*group)`` of all groups of arrays: by ``jnp.add``, or by ``jnp.maximum``."""
     sizes = [len(group) for group in groups]
-    flat = [*told, *(array for group in groups for array in group)]
+    flat = [array for group in groups for array in group]
 
     def plain(*flat: jax.Array) -> Sequence[jax.Array]:
-        groups = _regrouped(flat[len(told) :], sizes)
-        if alone is not None:
-            return alone(flat[: len(told)], groups)
-        return _joined(join, [local(*group) for group in groups])
+        return _joined(join, [local(*group) for group in _regrouped(flat, sizes)])
 
-    if not may_be_exchanged() or any(array.size == 0 for array in flat):
+    if not (jax.device_count() > 1 and _KNOWS_RULES) or any(array.size == 0 for array in flat):
         return plain(*flat)
-    vector = _in_one_exchange(local, plain, sizes, join, len(told))(*flat)
+    vector = _in_one_exchange(local, plain, sizes, join)(*flat)
     parts = jnp.split(vector, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-
-def may_be_exchanged() -> bool:
-    """Whether sums are exchanged by a program of this process if it is one of several devices."""
-    return jax.device_count() > 1 and _KNOWS_RULES
 
 
 def _regrouped(flat: Sequence[Any], sizes: Sequence[int]) -> Iterator[tuple[Any, ...]]:
@@ -140,7 +133,7 @@ def _joined(join: Callable[..., jax.Array], parts: Sequence[Any]) -> Sequence[ja
     return [functools.reduce(join, alike) for alike in zip(*parts, strict=True)]
 
 
-def _side_by_side(arrays: Sequence[jax.Array]) -> jax.Array:
+def _concatenated(arrays: Sequence[jax.Array]) -> jax.Array:
     return jnp.concatenate([array.reshape(-1) for array in arrays])
 
 
@@ -149,21 +142,17 @@ def _in_one_exchange(
     plain: Callable[..., Sequence[jax.Array]],
     sizes: Sequence[int],
     join: Callable[..., jax.Array],
-    num_told: int,
 ) -> Callable[..., jax.Array]:
-    """``plain``, as one vector, which devices exchange after they joined all that they hold.
-
-    The first ``num_told`` arrays are for ``plain`` alone.
-    """
+    """``plain``, as one vector, which devices exchange after they joined all that they hold."""
 
     def in_one(*flat: jax.Array) -> jax.Array:
-        return _side_by_side(plain(*flat))
+        return _concatenated(plain(*flat))
 
     def partition(mesh: Any, shapes: Any, result: Any) -> Any:
         everywhere = _everywhere(shapes[-1])
-        shardings: list[Any] = [everywhere] * num_told
+        shardings: list[Any] = []
         copies = []
-        for group in _regrouped(shapes[num_told:], sizes):
+        for group in _regrouped(shapes, sizes):
             if _held_alike(group):
                 shardings += [array.sharding for array in group]
                 copies.append(_copies(group[-1]))
@@ -172,32 +161,28 @@ def _in_one_exchange(
                 copies.append(everywhere.mesh.size)
 
         def on_device(*flat: jax.Array) -> Any:
-            parts = [local(*group) for group in _regrouped(flat[num_told:], sizes)]
+            parts = [local(*group) for group in _regrouped(flat, sizes)]
             if join is jnp.maximum:
-                return jax.lax.pmax(_side_by_side(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
+                return jax.lax.pmax(_concatenated(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
             # What is held by several devices is added up as often.
             parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
-            return jax.lax.psum(_side_by_side(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
+            return jax.lax.psum(_concatenated(_joined(join, parts)), "all")  # type: ignore[no-untyped-call]
 
-        swept = sweep.on_one_device(on_device)
-        return everywhere.mesh, swept, everywhere, tuple(shardings)
+        return everywhere.mesh, on_device, everywhere, tuple(shardings)
 
-    # Devices that exchange nothing run this one, each by itself.
-    shared = custom_partitioning(sweep.on_one_device(in_one))  # type: ignore[no-untyped-call]
+    shared = custom_partitioning(in_one)  # type: ignore[no-untyped-call]
     shared.def_partition(  # type: ignore[no-untyped-call]
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _everywhere(shapes[-1]),
-        sharding_rule=lambda *args: _rule(
-            [value.shape for value in args[-2]], [*(1,) * num_told, *sizes]
-        ),
+        sharding_rule=lambda *args: _rule([value.shape for value in args[-2]], sizes),
     )
-    lanes = jax.custom_batching.custom_vmap(lambda *flat: shared(*flat))
+    batchable = jax.custom_batching.custom_vmap(lambda *flat: shared(*flat))
 
-    @lanes.def_vmap
-    def over_lanes(size: int, batched: Any, *flat: Any) -> Any:
+    @batchable.def_vmap
+    def over_batch(size: int, batched: Any, *flat: Any) -> Any:
         return jax.vmap(in_one, in_axes=batching.axes(tuple(batched)), axis_size=size)(*flat), True
 
-    smooth = jax.custom_jvp(lambda *flat: lanes(*flat))
+    smooth = jax.custom_jvp(lambda *flat: batchable(*flat))
     smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))
     exchange: Callable[..., jax.Array] = smooth
     return exchange

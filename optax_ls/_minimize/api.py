@@ -1,30 +1,25 @@
-"""``minimize``: L-BFGS for those who want the minimum of a function and nothing else."""
+"""``minimize``: L-BFGS with the loop inside, for those who want the minimum of a function."""
 
-import dataclasses
-import functools
-import inspect
 import sys
-import weakref
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional, Union
 
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .._core import checks, numerics, tree
-from .._core import objective as _objective
-from .._core.lbfgs.inverse_hessian import inverse_hessian
+from .._core import checks, numerics
 from .._core.linesearch.backtracking import Backtracking
 from .._core.linesearch.driver import LinesearchCore
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
-from . import loop as _descent
-from . import reporting, termination
-from . import trial as _trial
-from .flatten import Packing, on_one_device
-from .result import History, MinimizeResult
+from .flatten import on_one_device
+from .implicit import solve_with_derivatives
+from .programs import Inputs, Settings, solve
+from .reporting import IterationInfo, Reporter
+from .result import MinimizeResult
+from .state import MinimizeState
+from .termination import Limits
 
 
 def minimize(
@@ -42,10 +37,10 @@ def minimize(
     ftol: Optional[chex.Numeric] = None,
     max_iters: chex.Numeric = 1000,
     max_evals: Optional[chex.Numeric] = None,
-    callback: Optional[Callable[[reporting.IterationInfo], Any]] = None,
+    callback: Optional[Callable[[IterationInfo], Any]] = None,
     progress: bool = False,
     history: bool = False,
-    state: Optional[_trial.MinimizeState] = None,
+    state: Optional[MinimizeState] = None,
     implicit_diff: bool = False,
 ) -> MinimizeResult:
     r"""Minimises a function with L-BFGS.
@@ -122,57 +117,37 @@ def minimize(
         checks.whole_number("max_evals", max_evals, at_least=1)
     if callback is not None:
         checks.function("callback", callback)
-    core = _core(linesearch, max_linesearch_steps)
+    search = _search(linesearch, max_linesearch_steps)
     if history and isinstance(max_iters, jax.core.Tracer):
         raise ValueError("history=True needs to know how many rows: max_iters must not be traced")
 
     dtype = numerics.search_dtype(params)
     if gtol is None:
         gtol = float(numerics.finfo(dtype).eps) ** 0.75
-    limits = termination.Limits(
+    limits = Limits(
         gtol=jnp.asarray(gtol, dtype),
         ftol=None if ftol is None else jnp.asarray(ftol, dtype),
         num_iters=numerics.counter(max_iters),
         num_evals=numerics.counter(sys.maxsize if max_evals is None else max_evals),
     )
-    inputs = _Inputs(args, kwargs or {})
-    settings = _Settings(
-        core=core,
+    inputs = Inputs(args, kwargs or {})
+    settings = Settings(
+        search=search,
         memory_size=int(memory_size),
         has_aux=bool(has_aux),
         gives_grad=bool(value_and_grad),
         rows=int(max_iters) + 1 if history else 0,
         report=_reporter(callback, progress, max_iters),
-        side_by_side=on_one_device((fun, params, inputs, state)),
+        joins_leaves=on_one_device((fun, params, inputs, state)),
     )
     if state is not None:
         _check_state(state, params, settings)
     if implicit_diff:
-        return _with_implicit_derivatives(fun, params, inputs, settings, limits, state)
-    return _solve(fun, params, inputs, settings, limits, state)
+        return solve_with_derivatives(fun, params, inputs, settings, limits, state)
+    return solve(fun, params, inputs, settings, limits, state)
 
 
-class _Inputs(NamedTuple):
-    """What ``fun`` is called with, after the params."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    """What the program of a minimisation depends on, beside functions and shapes."""
-
-    core: LinesearchCore
-    memory_size: int
-    has_aux: bool
-    gives_grad: bool
-    rows: int
-    report: Optional[reporting.Reporter]
-    side_by_side: bool
-
-
-_CORES: dict[str, Callable[[int], LinesearchCore]] = {
+_SEARCHES: dict[str, Callable[[int], LinesearchCore]] = {
     # A curvature tighter than the usual 0.9 pays: better pairs, for few evaluations more.
     "more_thuente": lambda steps: MoreThuente(steps, curv_rtol=0.45),
     "zoom": lambda steps: Zoom(steps),
@@ -180,14 +155,14 @@ _CORES: dict[str, Callable[[int], LinesearchCore]] = {
 }
 
 
-def _core(linesearch: Union[str, LinesearchCore], max_steps: Optional[int]) -> LinesearchCore:
+def _search(linesearch: Union[str, LinesearchCore], max_steps: Optional[int]) -> LinesearchCore:
     if isinstance(linesearch, str):
-        checks.one_of("linesearch", linesearch, tuple(_CORES))
-        return _CORES[linesearch](30 if max_steps is None else max_steps)
+        checks.one_of("linesearch", linesearch, tuple(_SEARCHES))
+        return _SEARCHES[linesearch](30 if max_steps is None else max_steps)
     if not all(hasattr(linesearch, name) for name in ("start", "advance", "needs_slope")):
         raise TypeError(
-            f"linesearch must be one of {', '.join(map(repr, _CORES))}, or a core such as "
-            f"optax_ls.MoreThuente(30), got {linesearch!r}"
+            f"linesearch must be one of {', '.join(map(repr, _SEARCHES))}, or a line search such "
+            f"as optax_ls.MoreThuente(30), got {linesearch!r}"
         )
     if max_steps is not None:
         raise ValueError(
@@ -196,203 +171,24 @@ def _core(linesearch: Union[str, LinesearchCore], max_steps: Optional[int]) -> L
     return linesearch
 
 
-def _reporter(callback: Any, progress: bool, max_iters: Any) -> Optional[reporting.Reporter]:
+def _reporter(callback: Any, progress: bool, max_iters: Any) -> Optional[Reporter]:
     if callback is None and not progress:
         return None
     known = progress and not isinstance(max_iters, jax.core.Tracer)
-    return reporting.Reporter(callback, bool(progress), int(max_iters) if known else None)
+    return Reporter(callback, bool(progress), int(max_iters) if known else None)
 
 
-def _check_state(state: Any, params: Any, settings: _Settings) -> None:
-    checks.state_of("minimize", state, _trial.MinimizeState)
+def _check_state(state: Any, params: Any, settings: Settings) -> None:
+    checks.state_of("minimize", state, MinimizeState)
     checks.same_structure("params", params, "state.memory.params", state.memory.params, dtypes=True)
     size = len(state.memory.weights_memory)
     if size != settings.memory_size:
         raise ValueError(
             f"state has a memory of {size} pairs, memory_size is {settings.memory_size}"
         )
-    nothing = settings.core.start(*(jnp.ones(()),) * 3)
+    nothing = settings.search.start(*(jnp.ones(()),) * 3)
     if type(nothing) is not type(state.search):
         raise ValueError(
             f"state is in the middle of another line search: it holds a "
             f"{type(state.search).__name__}, linesearch needs a {type(nothing).__name__}"
         )
-
-
-def _is_array(x: Any) -> bool:
-    return isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex))
-
-
-# Programs by function, so that a second call finds what the first compiled. An entry lives as long
-# as its function: programs know it only weakly.
-_PROGRAMS: "weakref.WeakKeyDictionary[Any, dict[Any, Any]]" = weakref.WeakKeyDictionary()
-
-
-def _solve(
-    fun: Callable[..., Any],
-    params: Any,
-    inputs: _Inputs,
-    settings: _Settings,
-    limits: termination.Limits,
-    state: Optional[_trial.MinimizeState],
-) -> MinimizeResult:
-    """Runs the compiled program. Arrays are its inputs; all else it was compiled for."""
-    # A callable that is a tree (an Equinox module, a jax.tree_util.Partial) has arrays of its own.
-    fun_is_tree = not jax.tree_util.all_leaves([fun])
-    leaves, structure = jax.tree.flatten((fun if fun_is_tree else None, inputs))
-    arrays = [leaf if _is_array(leaf) else None for leaf in leaves]
-    others = tuple(None if _is_array(leaf) else leaf for leaf in leaves)
-    try:
-        owner: Any = fun
-        name: Any = None
-        find: Optional[Callable[[], Any]] = None
-        if fun_is_tree:
-            owner = type(fun)
-        elif inspect.ismethod(fun):  # a new object at each access; what it is bound to stays
-            owner, name, find = fun.__self__, fun.__func__, weakref.WeakMethod(fun)
-        else:
-            find = weakref.ref(fun)
-        programs = _PROGRAMS.setdefault(owner, {})
-        key = (name, settings, structure, others)
-        program = programs.get(key)
-    except TypeError:  # something has no hash or no weak reference: nothing to find it by later
-        programs, key, program = {}, None, None
-        find = None if fun_is_tree else lambda: fun
-    if program is None:
-        program = jax.jit(functools.partial(_run, find, settings, structure, others))
-        programs[key] = program
-    result: MinimizeResult = program(params, arrays, limits, state)
-    return result
-
-
-def _run(
-    find: Optional[Callable[[], Any]],
-    settings: _Settings,
-    structure: Any,
-    others: tuple[Any, ...],
-    params: Any,
-    arrays: list[Any],
-    limits: termination.Limits,
-    state: Optional[_trial.MinimizeState],
-) -> MinimizeResult:
-    """The program: everything that happens under jit."""
-    leaves = [b if a is None else a for a, b in zip(arrays, others, strict=True)]
-    fun, inputs = jax.tree.unflatten(structure, leaves)
-    if find is not None:
-        fun = find()
-    dtype = numerics.search_dtype(params)
-    evaluate = _evaluator(fun, inputs, settings, dtype)
-    params = jax.tree.map(jnp.asarray, params)
-    packing = Packing.of(params, side_by_side=settings.side_by_side)
-    packed = packing.pack(params)
-    objective = _objective.trace(
-        packing.packed_evaluation(lambda p: evaluate(jax.tree.map(numerics.like, p, params))),
-        packed,
-    )
-    if state is not None:
-        checks.same_structure("aux of fun", objective.like.aux, "state.aux", state.aux, dtypes=True)
-        state = packing.packed_state(state)
-    else:
-        state = _trial.start(settings.core, packed, objective.like.aux, settings.memory_size)
-    limits = limits._replace(
-        num_iters=numerics.add_counters(state.num_iters, limits.num_iters),
-        num_evals=numerics.add_counters(state.num_evals, limits.num_evals),
-    )
-    history = History.empty(settings.rows, dtype) if settings.rows else None
-    report = None
-    if settings.report is not None:
-        tell = settings.report.bind()
-
-        def report(state: _trial.MinimizeState, *happened: jax.Array) -> jax.Array:
-            return tell(packing.unpacked_state(state), *happened)
-
-    state, history = _descent.run(settings.core, objective, state, limits, history, report)
-    best_params, best_value, best_grad, best_aux = _descent.best(state)
-    state = packing.unpacked_state(state)
-    return MinimizeResult(
-        params=jax.tree.map(numerics.like, packing.unpack(best_params), params),
-        value=best_value,
-        grad=tree.conj(packing.unpack(best_grad)),
-        aux=best_aux,
-        num_iters=state.num_iters,
-        num_evals=state.num_evals,
-        status=state.status,
-        state=state,
-        history=history,
-    )
-
-
-def _evaluator(
-    fun: Callable[..., Any], inputs: _Inputs, settings: _Settings, dtype: Any
-) -> Callable[[Any], _objective.Evaluation]:
-    return _objective.bind(
-        lambda params: fun(params, *inputs.args, **inputs.kwargs),
-        {},
-        dtype=dtype,
-        has_aux=settings.has_aux,
-        gives_grad=settings.gives_grad,
-        name="fun",
-    )
-
-
-def _with_implicit_derivatives(
-    fun: Callable[..., Any],
-    params: Any,
-    inputs: _Inputs,
-    settings: _Settings,
-    limits: termination.Limits,
-    state: Optional[_trial.MinimizeState],
-) -> MinimizeResult:
-    """As ``_solve``; the params of the result are differentiable by the implicit function theorem.
-
-    Where grad f(x, theta) = 0 defines x(theta), a change of theta moves x by - H d(grad f), with H
-    the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
-    preconditioner.
-    """
-    frozen_fun, frozen = _frozen(fun), _frozen(inputs)
-    result = _solve(frozen_fun, _frozen(params), frozen, settings, limits, _frozen(state))
-    x, dtype = result.params, result.value.dtype
-
-    def gradient(parts: Any, fun: Any, inputs: _Inputs) -> Any:
-        found = _evaluator(fun, inputs, settings, dtype)(_joined(parts, x))
-        return _parts(tree.conj(found.grad))
-
-    def hessian(v: Any) -> Any:
-        return jax.jvp(lambda p: gradient(p, frozen_fun, frozen), (_parts(x),), (v,))[1]
-
-    def solve(hessian: Callable[[Any], Any], b: Any) -> Any:
-        preconditioner = inverse_hessian(result)
-        solution, _ = jax.scipy.sparse.linalg.cg(  # type: ignore[no-untyped-call]
-            hessian,
-            b,
-            tol=float(numerics.finfo(dtype).eps) ** 0.75,
-            M=lambda v: _parts(preconditioner(_joined(v, x))),
-        )
-        return solution
-
-    # Zero, but for its derivatives.
-    residual = gradient(_parts(x), fun, inputs)
-    residual = tree.sub(residual, _frozen(residual))
-    step = jax.lax.custom_linear_solve(hessian, residual, solve, symmetric=True)
-    params = _joined(tree.sub(_parts(x), step), x)
-    found = _evaluator(fun, inputs, settings, dtype)(params)
-    return result._replace(params=params, value=found.value, aux=found.aux)
-
-
-def _frozen(inputs: Any) -> Any:
-    """The same without derivatives."""
-    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if _is_array(x) else x, inputs)
-
-
-def _parts(params: Any) -> Any:
-    """Real and imaginary parts of complex leaves; real leaves as they are."""
-    return jax.tree.map(lambda p: (p.real, p.imag) if jnp.iscomplexobj(p) else p, params)
-
-
-def _joined(parts: Any, params: Any) -> Any:
-    """The inverse of ``_parts``, in the types of ``params``."""
-    return jax.tree.map(
-        lambda p, part: numerics.like(jax.lax.complex(*part) if jnp.iscomplexobj(p) else part, p),
-        params,
-        parts,
-    )

@@ -5,7 +5,8 @@ from typing import Any, Union
 import jax
 import numpy as np
 
-from .result import History, MinimizeResult
+from .history import History
+from .result import MinimizeResult
 
 # So many runs are told apart by colour and have dots; more are drawn as thin lines in one colour.
 _FEW = 10

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import numerics
+from .history import History
 
 
 class MinimizeStatus(enum.IntEnum):
@@ -63,50 +63,6 @@ _MESSAGES = {
     ),
     MinimizeStatus.STOPPED_BY_CALLBACK: "Stopped by the callback.",
 }
-
-
-class History(NamedTuple):
-    """The course of :func:`minimize`: row 0 is the start, row k the state after k iterations.
-
-    All are arrays of shape ``(max_iters + 1,)``; rows that were not reached have a value of NaN.
-
-    Attributes:
-        value: of the search dtype, the objective.
-        grad_norm: of the search dtype, the largest absolute value in the gradient.
-        step: of the search dtype, the step along the direction.
-        num_evals: counters, evaluations so far.
-    """
-
-    value: jax.Array
-    grad_norm: jax.Array
-    step: jax.Array
-    num_evals: jax.Array
-
-    @classmethod
-    def empty(cls, rows: int, dtype: Any) -> "History":
-        """A history to be filled."""
-        nan = jnp.full((rows,), jnp.nan, dtype)
-        return cls(nan, nan, nan, jnp.broadcast_to(numerics.counter(), (rows,)))
-
-    def record(self, row: jax.Array, condition: jax.Array, state: Any) -> "History":
-        """The history with ``state`` in a row, where the condition holds."""
-        now = History(state.value, state.grad_norm, state.step, state.num_evals)
-
-        def put(column: jax.Array, x: jax.Array) -> Any:
-            new = jnp.where(condition, x, column[row])
-            return jax.lax.dynamic_update_index_in_dim(column, new, row, 0)
-
-        return History(*map(put, self, now))
-
-    def rows(self) -> "History":
-        """The rows that were reached, as NumPy arrays."""
-        if np.ndim(self.value) != 1:
-            raise ValueError(
-                f"rows() is for one run, and here are runs of shape {np.shape(self.value)[:-1]}; "
-                "take one with jax.tree.map(lambda column: column[i], history)"
-            )
-        reached = ~np.isnan(np.asarray(self.value)) | (np.asarray(self.num_evals) > 0)
-        return History(*(np.asarray(column)[reached] for column in self))
 
 
 class MinimizeResult(NamedTuple):

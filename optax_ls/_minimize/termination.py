@@ -1,12 +1,12 @@
-"""When ``minimize`` restarts and when it stops: what it watches of the course of values.
+"""When ``minimize`` restarts along steepest descent, and when it stops.
 
-Values near a minimum are rounding, and a search among them finds what it likes. Two things tell
-that from a function which is not what it should be:
+Near a minimum values change by rounding only, and a search among them may end anywhere. Two
+observations tell this from a function that is not differentiable or a wrong gradient:
 
-* A search fails, and its direction promised no decrease that rounding would show.
-* The iterate moves, as slopes tell it to, but the value has not fallen for a number of iterations.
+* A search fails, and the decrease that its slope predicted is less than rounding.
+* The iterate moves, as the slopes ask, but the value has not decreased for a number of iterations.
 
-Either way steepest descent is tried once (see ``_descent.py``) before the value counts as settled.
+In both cases steepest descent is tried once (see ``step.py``) before the value counts as settled.
 """
 
 from typing import Any, NamedTuple, Optional
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from .._core import numerics
 from .result import MinimizeStatus
 
-# What changes of the value are rounding, in units of the last place; as in the More-Thuente core.
+# Changes of the value below so many units in the last place are rounding; as in More-Thuente.
 _NOISE = 256
-# After so many iterations without a lower value comes the restart, and after as many more the end.
+# Iterations without a lower value before the restart, and from there to the end.
 _PATIENCE = 10
 
 
@@ -32,113 +32,116 @@ class Limits(NamedTuple):
     num_evals: jax.Array
 
 
-class Watch(NamedTuple):
-    """The course of values, as far as it matters.
+class Progress(NamedTuple):
+    """The progress of the values.
 
     Attributes:
         value_init: scalar of the search dtype, the objective at the start.
         lowest: scalar of the search dtype, the lowest value of all iterates.
         stalled: counter, iterations without progress.
-        stalled_before: bool, whether steepest descent was tried for that reason since the value
-            last fell.
+        restarted_for_stall: bool, whether steepest descent was tried for that reason since the
+            value last decreased.
         restarted: bool, whether the search under way is along steepest descent.
-        walled: bool, whether that search has come upon a value that is not finite.
-        settled: bool, whether the search that led to the last restart promised nothing visible.
+        hit_nonfinite: bool, whether that search has met a value that is not finite.
+        settled: bool, whether the search that led to the last restart predicted no decrease
+            larger than rounding.
     """
 
     value_init: jax.Array
     lowest: jax.Array
     stalled: jax.Array
-    stalled_before: jax.Array
+    restarted_for_stall: jax.Array
     restarted: jax.Array
-    walled: jax.Array
+    hit_nonfinite: jax.Array
     settled: jax.Array
 
     @classmethod
-    def start(cls, infinite: jax.Array) -> "Watch":
+    def init(cls, infinite: jax.Array) -> "Progress":
         """Before the first evaluation."""
         no = jnp.zeros((), bool)
         return cls(infinite, infinite, numerics.counter(), no, no, no, no)
 
 
-class Trip(NamedTuple):
-    """What a trip of the loop did; booleans, and scalars of the search dtype.
+class Outcome(NamedTuple):
+    """The outcome of one evaluation; bools, and scalars of the search dtype.
 
     Attributes:
-        first: whether it was the evaluation of the start.
-        fresh: whether it was the first of a search.
+        is_first: whether it was the evaluation of the start.
+        is_fresh: whether it was the first of a search.
         moved: whether the iterate moved.
-        chosen: whether to where the search wanted it.
+        accepted: whether it moved to a step that the search accepted.
         failed: whether the search failed.
-        finite: whether value, gradient and params of the trial are finite.
-        tiny: whether a whole step along the direction is rounding, relative to the params.
-        promise: the decrease for a step of 1 by the slope at the iterate.
+        is_finite: whether value, gradient and params of the trial are finite.
+        is_tiny: whether a step of 1 changes the params by rounding only.
+        predicted_decrease: minus the slope at the iterate.
         value_before: the objective at the iterate before.
         value: the objective at the iterate.
     """
 
-    first: jax.Array
-    fresh: jax.Array
+    is_first: jax.Array
+    is_fresh: jax.Array
     moved: jax.Array
-    chosen: jax.Array
+    accepted: jax.Array
     failed: jax.Array
-    finite: jax.Array
-    tiny: jax.Array
-    promise: jax.Array
+    is_finite: jax.Array
+    is_tiny: jax.Array
+    predicted_decrease: jax.Array
     value_before: jax.Array
     value: jax.Array
 
     @property
     def iterated(self) -> jax.Array:
-        """Whether the trip ended an iteration."""
-        return self.moved & ~self.first
+        """Whether the evaluation ended an iteration."""
+        return self.moved & ~self.is_first
 
 
-def watch(before: Watch, trip: Trip) -> tuple[Watch, jax.Array]:
-    """The course after a trip, and whether the next direction is to be steepest descent."""
-    eps = numerics.finfo(trip.value.dtype).eps
-    size = jnp.maximum(jnp.abs(trip.value), jnp.abs(before.value_init))
-    lower = trip.value < before.lowest
-    # The best point of a failed search along rounding is lower by rounding.
-    visible = trip.first | trip.chosen | ~trip.tiny | (before.lowest - trip.value > eps * size)
-    progress = lower & visible
-    stalled = jnp.where(progress, 0, before.stalled + trip.iterated)
-    stuck = trip.iterated & (stalled >= _PATIENCE) & ~before.stalled_before
-    restart = trip.failed | stuck
+def update(before: Progress, outcome: Outcome) -> tuple[Progress, jax.Array]:
+    """The progress after an evaluation, and whether the next direction is steepest descent."""
+    finfo = numerics.finfo(outcome.value.dtype)
+    size = jnp.maximum(jnp.abs(outcome.value), jnp.abs(before.value_init))
+    is_lower = outcome.value < before.lowest
+    # The best trial of a failed search along a direction of rounding is lower by rounding.
+    is_visible = before.lowest - outcome.value > finfo.eps * size
+    is_visible |= outcome.is_first | outcome.accepted | ~outcome.is_tiny
+    has_progressed = is_lower & is_visible
+    stalled = jnp.where(has_progressed, 0, before.stalled + outcome.iterated)
+    is_stuck = outcome.iterated & (stalled >= _PATIENCE) & ~before.restarted_for_stall
+    restarts = outcome.failed | is_stuck
 
-    invisible = trip.promise <= jnp.maximum(_NOISE * eps * jnp.abs(trip.value), eps * size)
-    invisible = invisible | (trip.tiny & (trip.promise <= eps**0.5 * size))
-    walled = (before.walled & ~trip.fresh) | ~trip.finite
-    falling_for_ever = size > numerics.finfo(size.dtype).max ** 0.5
-    now_settled = jnp.where(trip.failed, invisible & ~walled, stuck) & ~falling_for_ever
-    return Watch(
-        value_init=jnp.where(trip.first, trip.value, before.value_init),
-        lowest=jnp.where(lower, trip.value, before.lowest),
-        stalled=jnp.where(stuck, 0, stalled),
-        stalled_before=(before.stalled_before & ~progress) | stuck,
-        restarted=restart | (before.restarted & ~trip.moved),
-        walled=walled,
-        settled=jnp.where(restart & ~before.restarted, now_settled, before.settled),
-    ), restart
+    decrease = outcome.predicted_decrease
+    rounding = jnp.maximum(_NOISE * finfo.eps * jnp.abs(outcome.value), finfo.eps * size)
+    is_rounding = (decrease <= rounding) | (outcome.is_tiny & (decrease <= finfo.eps**0.5 * size))
+    hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
+    has_settled = jnp.where(outcome.failed, is_rounding & ~hit_nonfinite, is_stuck)
+    has_settled &= size <= finfo.max**0.5  # otherwise the value decreases without end
+    return Progress(
+        value_init=jnp.where(outcome.is_first, outcome.value, before.value_init),
+        lowest=jnp.where(is_lower, outcome.value, before.lowest),
+        stalled=jnp.where(is_stuck, 0, stalled),
+        restarted_for_stall=(before.restarted_for_stall & ~has_progressed) | is_stuck,
+        restarted=restarts | (before.restarted & ~outcome.moved),
+        hit_nonfinite=hit_nonfinite,
+        settled=jnp.where(restarts & ~before.restarted, has_settled, before.settled),
+    ), restarts
 
 
 def status(
-    before: Watch, after: Watch, trip: Trip, grad_norm: jax.Array, limits: Limits
+    before: Progress, after: Progress, outcome: Outcome, grad_norm: jax.Array, limits: Limits
 ) -> jax.Array:
-    """Why to stop after a trip, if so; the limits of numbers come later."""
-    exhausted = trip.failed & before.restarted
+    """The reason to stop after an evaluation, apart from limits; else RUNNING."""
+    is_exhausted = outcome.failed & before.restarted
     if limits.ftol is None:
-        settled = after.settled & after.stalled_before & (after.stalled >= _PATIENCE)
-        settled = trip.iterated & settled
+        has_settled = after.settled & after.restarted_for_stall & (after.stalled >= _PATIENCE)
     else:
-        size = jnp.maximum(jnp.abs(trip.value), jnp.abs(trip.value_before))
-        decrease = trip.value_before - trip.value
-        settled = trip.iterated & (limits.ftol > 0) & (decrease <= limits.ftol * size)
+        size = jnp.maximum(jnp.abs(outcome.value), jnp.abs(outcome.value_before))
+        decrease = outcome.value_before - outcome.value
+        has_settled = (limits.ftol > 0) & (decrease <= limits.ftol * size)
+    has_settled = (outcome.iterated & has_settled) | (is_exhausted & after.settled)
     return _first_of(
-        (~jnp.isfinite(trip.value) | ~jnp.isfinite(grad_norm), MinimizeStatus.START_NOT_FINITE),
+        (_not_finite(outcome.value, grad_norm), MinimizeStatus.START_NOT_FINITE),
         (grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
-        (settled | (exhausted & after.settled), MinimizeStatus.VALUE_SETTLED),
-        (exhausted, MinimizeStatus.SEARCH_FAILED),
+        (has_settled, MinimizeStatus.VALUE_SETTLED),
+        (is_exhausted, MinimizeStatus.SEARCH_FAILED),
     )
 
 
@@ -156,20 +159,24 @@ def limit_reached(
     )
 
 
-def at_once(
+def status_before(
     value: jax.Array,
     grad_norm: jax.Array,
     num_iters: jax.Array,
     num_evals: jax.Array,
     limits: Limits,
 ) -> jax.Array:
-    """Why not to go on from a state at all, if so: it may satisfy new limits as it is."""
+    """The reason not to go on from a state at all: it may satisfy new limits; else RUNNING."""
     found = _first_of(
-        (~jnp.isfinite(value) | ~jnp.isfinite(grad_norm), MinimizeStatus.START_NOT_FINITE),
+        (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),
         (grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
     )
     found = limit_reached(found, num_iters, num_evals, limits)
     return jnp.where(num_evals > 0, found, int(MinimizeStatus.RUNNING))
+
+
+def _not_finite(value: jax.Array, grad_norm: jax.Array) -> jax.Array:
+    return ~(jnp.isfinite(value) & jnp.isfinite(grad_norm))
 
 
 def _first_of(*reasons: tuple[jax.Array, MinimizeStatus]) -> jax.Array:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .. import checks, reductions, tree
-from . import direction as _direction
-from . import scaling
+from . import compact, scaling
+from .direction import combine
 
 
 class InverseHessian(NamedTuple):
@@ -49,9 +49,8 @@ class InverseHessian(NamedTuple):
         products = [
             reductions.inner_with_rows(rows, v, *self._size, dtype) for rows in (self.s, self.y)
         ]
-        s, y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
-        weights = _direction.Weights(self.scale, s, y)
-        return tree.cast_like(_direction.combine(self.s, self.y, v, weights), v)
+        of_s, of_y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
+        return tree.cast_like(combine((self.s, self.y), v, self.scale, of_s, of_y), v)
 
     @property
     def _size(self) -> tuple[int]:
@@ -105,19 +104,13 @@ def inverse_hessian(state: Any) -> InverseHessian:
             "the state holds no memory of L-BFGS: give inverse_hessian the result of minimize, or "
             f"the state of lbfgs, not {type(state).__name__}"
         )
-    rho, number, size = memory.weights_memory, memory.num_pairs, len(memory.weights_memory)
-    newest = scaling.largest_fit(rho, jnp.diagonal(memory.gram_y), (number - 1) % size, 1)
-    gamma = jnp.where(number > 0, newest, 1)
-    both_live = (rho != 0) & (rho != 0)[:, None]
-    inverse_r, gram_y = (jnp.where(both_live, x, 0) for x in (memory.inverse_r, memory.gram_y))
-    curvature = jnp.diag(jnp.where(rho != 0, 1 / rho, 0))
-    middle = inverse_r.T @ (curvature + gamma * gram_y) @ inverse_r
-    corner = -gamma * inverse_r
-    coefficients = jnp.block([[middle, corner.T], [corner, jnp.zeros_like(corner)]])
-    if memory.bends is not None:  # from the bent y to those in the rows
-        one = jnp.eye(size, dtype=rho.dtype)
-        unbent = jnp.block([[one, jnp.diag(memory.bends)], [jnp.zeros_like(one), one]])
-        coefficients = unbent @ coefficients @ unbent.T
-    return InverseHessian(
-        gamma, memory.diff_params_memory, memory.diff_updates_memory, coefficients
-    )
+    coefficients = memory.coefficients
+    newest = scaling.largest_ratio(coefficients, 1)
+    gamma = jnp.where(newest > 0, newest, 1)
+
+    def factors(products: jax.Array) -> jax.Array:
+        return jnp.concatenate(compact.apply(coefficients, gamma, *jnp.split(products, 2)))
+
+    basis = jnp.eye(2 * len(coefficients.rho), dtype=gamma.dtype)
+    middle = jax.vmap(factors, out_axes=1)(basis)
+    return InverseHessian(gamma, memory.diff_params_memory, memory.diff_updates_memory, middle)

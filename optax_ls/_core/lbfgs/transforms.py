@@ -2,17 +2,17 @@
 
 from typing import Any, Optional
 
+import jax.numpy as jnp
+
 from .. import checks, numerics, transforms, tree
-from ..linesearch import transforms as _linesearch
+from ..linesearch.transforms import scale_by_zoom_linesearch
 from ..types import (
     GradientTransformation,
     GradientTransformationExtraArgs,
     Params,
     ScalarOrSchedule,
 )
-from . import direction as _direction
-from . import memory as _memory
-from . import scaling
+from . import compact, direction, memory, scaling
 from .memory import ScaleByLBFGSState
 
 
@@ -69,9 +69,7 @@ def _scale_by_lbfgs(
 
     def init(params: Params) -> ScaleByLBFGSState:
         checks.float_leaves("params", params)
-        return _memory.start(params, memory_size)
-
-    scale = scaling.of_newest if scale_init_precond else scaling.one
+        return memory.init(params, memory_size)
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         if params is None:
@@ -87,16 +85,31 @@ def _scale_by_lbfgs(
         checks.same_structure("params", params, "state.params", state.params)
         w = tree.cast_like(params, state.params)
         g = tree.cast_like(updates, state.updates)
-        ends = _memory.Ends(state.params, state.updates, w, g)
-        direction, state = _direction.propose(
-            state, ends, state.count > 0, scale=scale, factor=factor
+        pair = tree.sub(w, state.params), tree.sub(g, state.updates)
+        coefficients, is_pair = state.coefficients, jnp.asarray(state.count) > 0
+        slot = coefficients.next_slot
+        rows = memory.write_rows(state.rows, slot, pair, is_pair)
+        products, of_pair = direction.inner_products(coefficients, rows, slot, g, pair)
+        may_enter = is_pair & direction.has_curvature(of_pair)
+        coefficients, _ = compact.add_pair(coefficients, slot, products, is_pair, may_enter)
+        gamma = jnp.ones_like(products.grad_norm)
+        if scale_init_precond:
+            gamma = scaling.of_newest_pair(coefficients, products.grad_norm)
+        factors = gamma, *compact.apply(coefficients, gamma, products.s_g, products.y_g)
+        new_updates = direction.combine(rows, g, *(factor * x for x in factors))
+        state = state.with_coefficients(coefficients)._replace(
+            count=numerics.increment(jnp.asarray(state.count)),
+            params=w,
+            updates=g,
+            diff_params_memory=rows[0],
+            diff_updates_memory=rows[1],
         )
-        return direction, state._replace(count=numerics.increment(state.count))
+        return new_updates, state
 
     return GradientTransformation(init, update)
 
 
-_DEFAULT_LINESEARCH = _linesearch.scale_by_zoom_linesearch(
+_DEFAULT_LINESEARCH = scale_by_zoom_linesearch(
     max_linesearch_steps=20, initial_guess_strategy="one"
 )
 

@@ -31,7 +31,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from .. import batching, checks, numerics
+from .. import checks, numerics
 from . import conditions
 from .conditions import Point
 
@@ -155,14 +155,8 @@ class MoreThuente:
         self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
     ) -> MoreThuenteState:
         """Takes phi(step) and phi'(step); accepts, says where to look next, or gives up."""
-        # Each in a loop of its own, small enough for XLA for CPUs to compile it whole.
-        ever = state.num_steps >= 0
-        none: dict[str, Any] = {"interval": None}
-        rest: Any = state._replace(**none)
-        interval = batching.in_place(ever, self._narrow, state.interval, rest, value, slope)
-        rest = batching.in_place(ever, self._conclude, rest, interval, value, slope)
-        concluded: MoreThuenteState = rest._replace(interval=interval)
-        return concluded
+        interval = self._narrow(state.interval, state, value, slope)
+        return self._conclude(state, interval, value, slope)._replace(interval=interval)
 
     def _conclude(
         self, state: MoreThuenteState, interval: Interval, value: jax.Array, slope: jax.Array

@@ -1,0 +1,160 @@
+"""The compact form of the L-BFGS matrix: its m x m matrices and vectors of length m.
+
+With S = [s_1 ... s_m], Y = [y_1 ... y_m], R the upper triangle of S'Y in the order of age and D its
+diagonal, the inverse Hessian approximation is (Byrd, Nocedal & Schnabel, Mathematical Programming
+63 (1994), 129-156, Theorem 2.2)::
+
+    H = gamma I + [S  gamma Y] [ R^-T (D + gamma Y'Y) R^-1   -R^-T ] [ S'       ]
+                               [ -R^-1                         0   ] [ gamma Y' ]
+
+so that with the products S'g and Y'g
+
+    p = R^-1 S'g,    q = D p + gamma (Y'Y p - Y'g),    H g = gamma g + S (R^-T q) - gamma Y p.
+
+R^-1 and Y'Y are kept by slot of the ring instead of by age. R^-1 is then a triangular matrix with
+rows and columns permuted alike, and a new pair changes only its own row and column: it drops the
+first row and column of R with the oldest pair, and adds a last column r, with <s, y> at its end.
+In the inverse that is the column -R^-1 r / <s, y>, with 1 / <s, y> at its end.
+
+A slot is in use if its rho is not zero. Entries of other slots are finite and always masked.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import numerics
+
+
+class Coefficients(NamedTuple):
+    """All of the memory that is not as long as the params, by slot.
+
+    Attributes:
+        num_pairs: counter, pairs that have entered.
+        rho: ``(m,)``, 1 / <s, y> of each pair; zero in empty slots.
+        inverse_r: ``(m, m)``, R^-1.
+        gram_y: ``(m, m)``, Y'Y.
+        s_g: ``(m,)``, the products of each s with the last gradient.
+        y_g: ``(m,)``, the same for y.
+    """
+
+    num_pairs: jax.Array
+    rho: jax.Array
+    inverse_r: jax.Array
+    gram_y: jax.Array
+    s_g: jax.Array
+    y_g: jax.Array
+
+    @property
+    def in_use(self) -> jax.Array:
+        """Bools ``(m,)``: which slots hold a pair."""
+        return self.rho != 0
+
+    @property
+    def next_slot(self) -> jax.Array:
+        """The slot that the next pair goes to."""
+        return self.num_pairs % len(self.rho)
+
+    def without_pairs(self, condition: jax.Array) -> "Coefficients":
+        """Coefficients of an empty memory where the condition holds."""
+        num_pairs, rho = (jnp.where(condition, 0, x) for x in (self.num_pairs, self.rho))
+        return self._replace(num_pairs=num_pairs, rho=rho)
+
+
+class Products(NamedTuple):
+    """The inner products of the memory with the gradient g and the new y.
+
+    Attributes:
+        s_g: ``(m,)``, S'g.
+        y_g: ``(m,)``, Y'g.
+        s_y: ``(m,)``, S'y, the new s included.
+        y_y: ``(m,)``, Y'y, the new y included.
+        grad_norm: scalar, the Euclidean norm of g; where its square overflows, a larger norm.
+    """
+
+    s_g: jax.Array
+    y_g: jax.Array
+    s_y: jax.Array
+    y_y: jax.Array
+    grad_norm: jax.Array
+
+
+def add_pair(
+    coefficients: Coefficients,
+    slot: jax.Array,
+    products: Products,
+    is_written: jax.Array,
+    may_enter: jax.Array,
+) -> tuple[Coefficients, jax.Array]:
+    """The coefficients with a new pair in a slot; a pair that does not enter leaves it empty.
+
+    Args:
+        coefficients: before.
+        slot: of the new pair.
+        products: of the memory with the gradient at the newer end of the pair and with its y.
+        is_written: bool, whether there is a new pair, in place of the one that was in the slot.
+        may_enter: bool, whether it may enter; only if it is written.
+
+    Returns:
+        The new coefficients, and whether the pair entered: it does not where its column of R^-1
+        would not be finite.
+    """
+    num_pairs, rho, inverse_r, gram_y, _, _ = coefficients
+    s_g, y_g, s_y, y_y, _ = products
+    here = jnp.arange(len(rho)) == slot
+    older = coefficients.in_use & ~here
+    sy = jnp.where(may_enter, read_slot(s_y, slot), 1)
+    column = jnp.where(here, 1, -_dot(inverse_r, jnp.where(older, s_y, 0))) / sy
+    column = jnp.where(older | here, column, 0)
+    row_y = jnp.where(older | here, y_y, 0)
+    enters = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(row_y))
+
+    def write(matrix: jax.Array, vector: jax.Array, axis: int) -> jax.Array:
+        return write_slot(
+            matrix, jnp.where(enters, vector, read_slot(matrix, slot, axis)), slot, axis
+        )
+
+    inverse_r = write(write(inverse_r, jnp.where(here, column, 0), 0), column, 1)
+    gram_y = write(write(gram_y, row_y, 0), row_y, 1)
+    rho = jnp.where(here & is_written, jnp.where(enters, 1 / sy, 0), rho)
+    num_pairs = jnp.where(enters, numerics.increment(num_pairs), num_pairs)
+    return Coefficients(num_pairs, rho, inverse_r, gram_y, s_g, y_g), enters
+
+
+def apply(
+    coefficients: Coefficients, gamma: jax.Array, s_g: jax.Array, y_g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The factors of S and of Y in H g = gamma g + S a + Y b.
+
+    Args:
+        coefficients: of the pairs.
+        gamma: scalar.
+        s_g: ``(m,)``, S'g.
+        y_g: ``(m,)``, Y'g.
+
+    Returns:
+        ``(m,)`` each; zero in empty slots.
+    """
+    _, rho, inverse_r, gram_y, _, _ = coefficients
+    in_use = coefficients.in_use
+    p = jnp.where(in_use, _dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
+    diagonal = 1 / jnp.where(in_use, rho, 1)
+    q = jnp.where(in_use, diagonal * p + gamma * (_dot(gram_y, p) - y_g), 0)
+    return jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
+
+
+def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def read_slot(x: jax.Array, slot: jax.Array, axis: int = 0) -> jax.Array:
+    """The part of an array at a slot along an axis."""
+    part: jax.Array = jax.lax.dynamic_index_in_dim(x, slot, axis, keepdims=False)
+    return part
+
+
+def write_slot(x: jax.Array, part: jax.Array, slot: jax.Array, axis: int = 0) -> jax.Array:
+    """The array with another part at a slot along an axis."""
+    written: jax.Array = jax.lax.dynamic_update_index_in_dim(x, part, slot, axis)
+    return written

@@ -1,0 +1,77 @@
+"""Derivatives of a minimum by the implicit function theorem."""
+
+from collections.abc import Callable
+from typing import Any, Optional
+
+import jax
+import jax.numpy as jnp
+
+from .._core import numerics, tree
+from .._core.lbfgs.inverse_hessian import inverse_hessian
+from .programs import Inputs, Settings, evaluator, is_array, solve
+from .result import MinimizeResult
+from .state import MinimizeState
+from .termination import Limits
+
+
+def solve_with_derivatives(
+    fun: Callable[..., Any],
+    params: Any,
+    inputs: Inputs,
+    settings: Settings,
+    limits: Limits,
+    state: Optional[MinimizeState],
+) -> MinimizeResult:
+    """As ``solve``; the params of the result are differentiable by the implicit function theorem.
+
+    Where grad f(x, theta) = 0 defines x(theta), a change of theta moves x by - H d(grad f), with H
+    the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
+    preconditioner.
+    """
+    frozen_fun, frozen = _frozen(fun), _frozen(inputs)
+    result = solve(frozen_fun, _frozen(params), frozen, settings, limits, _frozen(state))
+    x, dtype = result.params, result.value.dtype
+
+    def gradient(parts: Any, fun: Any, inputs: Inputs) -> Any:
+        found = evaluator(fun, inputs, settings, dtype)(_joined(parts, x))
+        return _parts(tree.conj(found.grad))
+
+    def hessian(v: Any) -> Any:
+        return jax.jvp(lambda p: gradient(p, frozen_fun, frozen), (_parts(x),), (v,))[1]
+
+    def solve_linear(hessian: Callable[[Any], Any], b: Any) -> Any:
+        preconditioner = inverse_hessian(result)
+        solution, _ = jax.scipy.sparse.linalg.cg(  # type: ignore[no-untyped-call]
+            hessian,
+            b,
+            tol=float(numerics.finfo(dtype).eps) ** 0.75,
+            M=lambda v: _parts(preconditioner(_joined(v, x))),
+        )
+        return solution
+
+    # Zero, with the derivatives of the gradient.
+    residual = gradient(_parts(x), fun, inputs)
+    residual = tree.sub(residual, _frozen(residual))
+    step = jax.lax.custom_linear_solve(hessian, residual, solve_linear, symmetric=True)
+    params = _joined(tree.sub(_parts(x), step), x)
+    found = evaluator(fun, inputs, settings, dtype)(params)
+    return result._replace(params=params, value=found.value, aux=found.aux)
+
+
+def _frozen(inputs: Any) -> Any:
+    """The same without derivatives."""
+    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if is_array(x) else x, inputs)
+
+
+def _parts(params: Any) -> Any:
+    """Real and imaginary parts of complex leaves; real leaves as they are."""
+    return jax.tree.map(lambda p: (p.real, p.imag) if jnp.iscomplexobj(p) else p, params)
+
+
+def _joined(parts: Any, params: Any) -> Any:
+    """The inverse of ``_parts``, in the types of ``params``."""
+    return jax.tree.map(
+        lambda p, part: numerics.like(jax.lax.complex(*part) if jnp.iscomplexobj(p) else part, p),
+        params,
+        parts,
+    )

@@ -1,0 +1,405 @@
+"""One iteration of the loop of ``minimize``: one evaluation of the objective.
+
+It evaluates a trial point, advances the line search, and decides. If the search has ended it moves
+the iterate, adds the pair to the memory and computes the next direction.
+
+A search has failed if it gave up and no trial was lower than the iterate. Then, or if the value has
+not decreased for some iterations, the pairs are dropped and steepest descent is tried in relative
+coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|, which suits params of very different
+sizes. ``termination.py`` decides whether that is the end.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .._core import batching, isolation, numerics, reductions, tree
+from .._core.lbfgs import compact, direction, scaling
+from .._core.lbfgs.compact import Coefficients
+from .._core.lbfgs.memory import write_rows
+from .._core.lbfgs.scaling import Pair
+from .._core.linesearch.driver import LinesearchCore
+from .._core.objective import Evaluation
+from . import termination
+from .result import MinimizeStatus
+from .state import Best, MinimizeState
+from .termination import Limits, Outcome, Progress
+
+
+class Point(NamedTuple):
+    """The vectors at a point.
+
+    Attributes:
+        params: tree.
+        grad: tree like the params, the conjugate of what :func:`jax.grad` gives.
+        aux: auxiliary output.
+    """
+
+    params: Any
+    grad: Any
+    aux: Any
+
+
+class Trial(NamedTuple):
+    """The numbers of a trial point; scalars of the search dtype unless said otherwise.
+
+    Attributes:
+        step: along the direction.
+        value: the objective there.
+        grad_norm: the largest absolute value in the gradient there.
+        slope_init: the slope at the iterate.
+        slope: the slope at the trial.
+        pair: the inner products of the pair from the iterate to the trial.
+        is_finite: bool, whether value, gradient and params are finite.
+        is_tiny: bool, whether a step of 1 changes the params by rounding only.
+    """
+
+    step: jax.Array
+    value: jax.Array
+    grad_norm: jax.Array
+    slope_init: jax.Array
+    slope: jax.Array
+    pair: Pair
+    is_finite: jax.Array
+    is_tiny: jax.Array
+
+    @property
+    def as_best(self) -> Best:
+        """The trial as the best one of its search."""
+        return Best(self.step, self.value, self.grad_norm, self.pair)
+
+
+def along(params: Any, step: jax.Array, direction: Any) -> Any:
+    """``params + step * direction`` in the dtypes of ``params``."""
+
+    def move(p: jax.Array, d: jax.Array) -> jax.Array:
+        wide = jnp.promote_types(p.dtype, jnp.float32)
+        moved = p.astype(wide) + (step * d.astype(wide)).astype(wide)
+        finfo = numerics.finfo(p.dtype)
+        if finfo.bits < 32:
+            # Otherwise the compiler may omit the rounding, and the objective sees other params.
+            moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)
+        return moved.astype(p.dtype)
+
+    return jax.tree.map(move, params, direction)
+
+
+def evaluate_trial(
+    search: LinesearchCore, evaluate: Callable[[Any], Evaluation], state: MinimizeState
+) -> tuple[Point, Trial]:
+    """Evaluates the objective at the step that the search asks for; first of all at the start."""
+    dtype, iterate = state.value.dtype, state.memory
+    first_step = search.start(state.value, -jnp.ones_like(state.value), jnp.ones((), dtype)).step
+    step = jnp.where(state.fresh, first_step, state.search.step).astype(dtype)
+    step = jnp.where(state.num_evals == 0, 0, step)
+    params = along(iterate.params, step, state.direction)
+    found = evaluate(params)
+    value, aux = numerics.keep_types((found.value, found.aux), (state.value, state.aux))
+    grad = tree.cast_like(tree.conj(found.grad), iterate.updates)
+    # The maximum is NaN if any entry of the gradient or of the params is not finite.
+    with_params = jax.tree.map(lambda g, p: g + 0 * p, grad, params)
+    grad_norm, size, length = reductions.maxima(
+        (with_params, iterate.params, state.direction), dtype
+    )
+
+    def local(p: jax.Array, new_p: jax.Array, g: jax.Array, new_g: jax.Array, d: jax.Array) -> Any:
+        wide = jnp.result_type(d, g)
+        pairs = (d.astype(wide), g.astype(wide)), (d.astype(wide), new_g.astype(wide))
+        s, y = new_p - p, new_g - g
+        return [reductions.dot(*pair, dtype) for pair in (*pairs, (s, s), (s, y), (y, y))]
+
+    vectors = iterate.params, params, iterate.updates, grad, state.direction
+    slope_init, slope, ss, sy, yy = reductions.sums(local, vectors, ((),) * 5, dtype)
+    # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
+    is_tiny = length <= numerics.finfo(dtype).eps ** 0.5 * size
+    is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+    pair = Pair(ss, sy, yy, step * slope)
+    trial = Trial(step, value, grad_norm, slope_init, slope, pair, is_finite, is_tiny)
+    return Point(params, grad, aux), trial
+
+
+class Decision(NamedTuple):
+    """What an iteration of the loop does with its trial; bools unless said otherwise.
+
+    Attributes:
+        moves: the iterate moves, to the trial or to the best trial before.
+        to_trial: if it moves, it moves to the trial.
+        keeps_best: the trial is the best one so far of a search that goes on.
+        new_direction: a new direction is due.
+        restarts: the new direction is steepest descent.
+        adds_pair: the step of the iterate is a pair that enters the memory.
+        drops_pairs: the older pairs are dropped.
+        step: scalar, the step of the iterate along the direction.
+        pair: the products of the pair, with its y corrected.
+        correction: scalar, the multiple of s that is added to y.
+    """
+
+    moves: jax.Array
+    to_trial: jax.Array
+    keeps_best: jax.Array
+    new_direction: jax.Array
+    restarts: jax.Array
+    adds_pair: jax.Array
+    drops_pairs: jax.Array
+    step: jax.Array
+    pair: Pair
+    correction: jax.Array
+
+
+class Scalars(NamedTuple):
+    """The fields of :class:`MinimizeState` that are scalars."""
+
+    value: jax.Array
+    grad_norm: jax.Array
+    search: Any
+    fresh: jax.Array
+    best: Best
+    progress: Progress
+    step: jax.Array
+    num_iters: jax.Array
+    num_evals: jax.Array
+    status: jax.Array
+
+    @classmethod
+    def of(cls, state: MinimizeState) -> "Scalars":
+        """Those of a state."""
+        return cls(*(getattr(state, name) for name in cls._fields))
+
+
+def advance_search(search: LinesearchCore, state: Scalars, trial: Trial) -> Any:
+    """The state of the search after a trial, which is the first of the search if it is fresh."""
+    begun = search.start(state.value, trial.slope_init, jnp.ones_like(state.step))
+    begun = tree.where(state.fresh, numerics.keep_types(begun, state.search), state.search)
+    # A search treats any value that is not finite as a wall, minus infinity too.
+    value = jnp.where(trial.is_finite, trial.value, jnp.inf)
+    return numerics.keep_types(search.advance(begun, value, trial.slope), state.search)
+
+
+def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple[Decision, Scalars]:
+    """Decides what follows from a trial that the search has been advanced with."""
+    is_running = state.status == int(MinimizeStatus.RUNNING)
+    is_first = is_running & (state.num_evals == 0)
+    uphill = state.fresh & ~(trial.slope_init < 0)
+    is_done = is_running & ~is_first & (searched.done | uphill)
+    # Where rounding hides the decrease a search may go up, but never above the start.
+    not_above = trial.is_finite & (trial.value <= state.progress.value_init)
+    accepted = is_done & ~searched.failed & ~uphill & not_above
+    none = state.best._replace(step=jnp.zeros_like(state.step), value=state.value)
+    best = tree.where(state.fresh, none, state.best)
+    is_lower = is_running & ~is_first & trial.is_finite & (trial.value < best.value)
+    moves = is_first | accepted | (is_done & (is_lower | (best.step > 0)))
+    failed = is_done & ~moves
+    to_trial = is_first | accepted | is_lower
+    arrival = tree.where(to_trial, trial.as_best, best)
+
+    outcome = Outcome(
+        is_first=is_first,
+        is_fresh=state.fresh,
+        moved=moves,
+        accepted=accepted,
+        failed=failed,
+        is_finite=trial.is_finite,
+        is_tiny=trial.is_tiny,
+        predicted_decrease=-trial.slope_init,
+        value_before=state.value,
+        value=jnp.where(moves, arrival.value, state.value),
+    )
+    progress, restarts = termination.update(state.progress, outcome)
+    grad_norm = jnp.where(moves, arrival.grad_norm, state.grad_norm)
+    num_iters = state.num_iters + outcome.iterated
+    num_evals = numerics.increment(state.num_evals)
+    status = termination.status(state.progress, progress, outcome, grad_norm, limits)
+    correction = curvature_correction(arrival.pair, state.value, outcome.value)
+    correction = jnp.where(outcome.iterated, correction, 0)
+    pair = corrected(arrival.pair, correction)
+    decision = Decision(
+        moves=moves,
+        to_trial=to_trial,
+        keeps_best=is_lower & ~is_done,
+        new_direction=moves | failed,
+        restarts=restarts,
+        adds_pair=outcome.iterated & ~restarts & direction.has_curvature(pair),
+        # After a search that failed the pairs are kept until steepest descent has succeeded: that
+        # may be the end.
+        drops_pairs=moves & (state.progress.restarted | restarts),
+        step=arrival.step,
+        pair=pair,
+        correction=correction,
+    )
+    new = Scalars(
+        value=outcome.value,
+        grad_norm=grad_norm,
+        search=searched,
+        fresh=decision.new_direction,
+        best=tree.where(decision.keeps_best, trial.as_best, best),
+        progress=progress,
+        step=jnp.where(outcome.iterated, arrival.step, state.step),
+        num_iters=num_iters,
+        num_evals=num_evals,
+        status=termination.limit_reached(status, num_iters, num_evals, limits),
+    )
+    # Under vmap the loop goes on until all elements have stopped; this holds those that have.
+    return decision, batching.hold(is_running, numerics.keep_types(new, state), state)
+
+
+def _decide_nothing(
+    limits: Limits, state: Scalars, trial: Trial, searched: Any
+) -> tuple[Decision, Scalars]:
+    zero, no = jnp.zeros_like(trial.step), jnp.zeros((), bool)
+    return Decision(*(no,) * 7, zero, Pair(*(zero,) * 4), zero), state
+
+
+# By which fraction of itself <s, y> may become smaller or larger by its correction, and which
+# fraction is not worth a third pass over the memory.
+_MIN_CORRECTION, _MAX_CORRECTION, _SLIGHT_CORRECTION = -0.7, 5.0, 0.1
+# A change of the value by less than so many units of rounding says nothing of a curvature.
+_VISIBLE = 1000
+
+
+def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> jax.Array:
+    """The multiple of s to add to y for the curvature that the values at both ends show.
+
+    <s, y> / |s|^2 is a mean of the second derivative along the step. The cubic with the values f
+    and f' and the slopes of both ends has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its
+    newer end; with the multiple y has that too (Zhang, Deng & Chen, Journal of Optimization Theory
+    and Applications 102 (1999), 147-167).
+    """
+    ss, sy, _, sg = pair
+    change = 6 * (value - new_value) + 6 * sg - 3 * sy
+    change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
+    eps = numerics.finfo(sy.dtype).eps
+    is_visible = jnp.abs(value - new_value) > _VISIBLE * eps * jnp.abs(value)
+    is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
+    return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
+
+
+def corrected(pair: Pair, multiple: jax.Array) -> Pair:
+    """The products of a pair with a multiple of s added to y."""
+    ss, sy, yy, sg = pair
+    return Pair(ss, sy + multiple * ss, yy + multiple * (2 * sy + multiple * ss), sg)
+
+
+def advance(
+    search: LinesearchCore,
+    evaluate: Callable[[Any], Evaluation],
+    limits: Limits,
+    state: MinimizeState,
+) -> tuple[MinimizeState, jax.Array]:
+    """The state after one more evaluation, and whether the iterate moved."""
+    trial_point, trial = evaluate_trial(search, evaluate, state)
+    scalars = Scalars.of(state)
+    searched = jax.lax.cond(  # the evaluation of the start belongs to no search
+        batching.any_element(state.num_evals > 0),
+        functools.partial(advance_search, search),
+        lambda scalars, _: scalars.search,
+        *(scalars, trial),
+    )
+    decision, scalars = isolation.isolate(
+        state.status == int(MinimizeStatus.RUNNING),
+        decide,
+        _decide_nothing,
+        *(limits, scalars, trial, searched),
+    )
+    iterate = _move_iterate(state, trial_point, decision)
+    memory, best = state.memory, (state.best_grad, state.best_aux)
+    best_grad, best_aux = tree.where(decision.keeps_best, (trial_point.grad, trial_point.aux), best)
+
+    coefficients = memory.coefficients.without_pairs(decision.drops_pairs)
+    s, y = tree.sub(iterate.params, memory.params), tree.sub(iterate.grad, memory.updates)
+    y = jax.tree.map(lambda y, s: (y + decision.correction * s).astype(y.dtype), y, s)
+    rows = write_rows(memory.rows, coefficients.next_slot, (s, y), decision.adds_pair)
+    coefficients, next_direction = jax.lax.cond(
+        batching.any_element(decision.new_direction),
+        _new_direction,
+        lambda coefficients, direction, *_: (coefficients, direction),
+        *(coefficients, state.direction, rows, iterate, decision),
+    )
+    memory = memory.with_coefficients(coefficients)._replace(
+        params=iterate.params,
+        updates=iterate.grad,
+        diff_params_memory=rows[0],
+        diff_updates_memory=rows[1],
+        count=numerics.add_counters(jnp.asarray(memory.count), decision.moves),
+    )
+    new = state._replace(
+        **scalars._asdict(),
+        memory=memory,
+        aux=iterate.aux,
+        direction=next_direction,
+        best_grad=best_grad,
+        best_aux=best_aux,
+    )
+    return new, decision.moves
+
+
+def _move_iterate(state: MinimizeState, trial: Point, decision: Decision) -> Point:
+    """The iterate at the trial, at the best trial before, or where it was."""
+    before = state.memory
+
+    def moved(old: Any, at_trial: Any, at_best: Any) -> Any:
+        new = tree.where(decision.to_trial, at_trial, at_best)
+        return tree.where(decision.moves, new, old)
+
+    return Point(
+        tree.where(
+            decision.moves, along(before.params, decision.step, state.direction), before.params
+        ),
+        moved(before.updates, trial.grad, state.best_grad),
+        moved(state.aux, trial.aux, state.best_aux),
+    )
+
+
+def _new_direction(
+    coefficients: Coefficients,
+    old_direction: Any,
+    rows: direction.Rows,
+    iterate: Point,
+    decision: Decision,
+) -> tuple[Coefficients, Any]:
+    """The memory with the new pair, if there is one, and minus H g where a new direction is due."""
+    slot, adds_pair, pair, g = (
+        coefficients.next_slot,
+        decision.adds_pair,
+        decision.pair,
+        iterate.grad,
+    )
+    is_corrected = adds_pair & (decision.correction != 0)
+    products = direction.inner_products_of(coefficients, rows, slot, g, pair, is_corrected)
+
+    def factors(
+        coefficients: Coefficients, products: compact.Products
+    ) -> tuple[Coefficients, tuple[jax.Array, ...]]:
+        new, entered = compact.add_pair(coefficients, slot, products, adds_pair, adds_pair)
+        gamma = scaling.for_long_steps(new, products.grad_norm, pair, entered)
+        return new, (gamma, *compact.apply(new, gamma, products.s_g, products.y_g))
+
+    new, of_h = isolation.isolate(
+        decision.new_direction,
+        factors,
+        lambda coefficients, products: (coefficients, (products.grad_norm, *products[:2])),
+        *(coefficients, products),
+    )
+    downhill = direction.combine(rows, g, *(-x for x in of_h))
+    downhill = jax.lax.cond(
+        batching.any_element(decision.restarts),
+        lambda: tree.where(decision.restarts, steepest_descent(iterate.params, g), downhill),
+        lambda: downhill,
+    )
+    due = decision.new_direction
+    return tree.where(due, new, coefficients), tree.where(due, downhill, old_direction)
+
+
+def steepest_descent(params: Any, grad: Any) -> Any:
+    """Steepest descent in relative coordinates, in which the direction is at most 1 long."""
+    dtype = numerics.search_dtype(params)
+    (largest,) = reductions.maxima((params,), dtype)
+    floor = jnp.where(largest > 0, float(numerics.finfo(dtype).eps) * largest, 1)
+    units = jax.tree.map(lambda p: jnp.abs(p).astype(dtype) + floor, params)
+    relative = jax.tree.map(jnp.multiply, units, grad)
+    scale = -jnp.minimum(1, 1 / direction.norm(relative, dtype))
+    # Scaled first: with large params the product with the units would overflow.
+    steepest = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
+    return tree.cast_like(steepest, grad)
