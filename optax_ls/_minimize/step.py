@@ -376,12 +376,7 @@ def _new_direction(
         gamma = scaling.for_long_steps(new, products.grad_norm, pair, entered)
         return new, (gamma, *compact.apply(new, gamma, products.s_g, products.y_g))
 
-    new, of_h = isolation.isolate(
-        decision.new_direction,
-        factors,
-        lambda coefficients, products: (coefficients, (products.grad_norm, *products[:2])),
-        *(coefficients, products),
-    )
+    new, of_h = factors(coefficients, products)
     downhill = direction.combine(rows, g, *(-x for x in of_h))
     downhill = jax.lax.cond(
         batching.any_element(decision.restarts),

@@ -54,7 +54,8 @@ class Coefficients(NamedTuple):
     @property
     def next_slot(self) -> jax.Array:
         """The slot that the next pair goes to."""
-        return self.num_pairs % len(self.rho)
+        slot: jax.Array = jax.lax.rem(self.num_pairs, numerics.counter(len(self.rho)))
+        return slot
 
     def without_pairs(self, condition: jax.Array) -> "Coefficients":
         """Coefficients of an empty memory where the condition holds."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .. import numerics
 from .compact import Coefficients
 
 # Of how many pairs the scaling of a long step may be the largest.
@@ -38,7 +39,8 @@ def largest_ratio(coefficients: Coefficients, number: int) -> jax.Array:
         number: how many pairs to look at.
     """
     rho, size = coefficients.rho, len(coefficients.rho)
-    age = (coefficients.num_pairs - 1 - jnp.arange(size)) % size
+    slots = jnp.arange(size, dtype=coefficients.num_pairs.dtype)
+    age = jax.lax.rem(coefficients.num_pairs + (size - 1) - slots, numerics.counter(size))
     counts = coefficients.in_use & (age < number)
     return 1 / jnp.min(jnp.where(counts, rho * jnp.diagonal(coefficients.gram_y), jnp.inf))
 
