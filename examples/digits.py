@@ -107,7 +107,7 @@ def draw(result):
         return f"No picture: {error}"
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=150)
-    return f"Its course is drawn in {PICTURE.parent.name}/{PICTURE.name}."
+    return f"The convergence history is drawn in {PICTURE.parent.name}/{PICTURE.name}."
 
 
 def main():
