@@ -1,7 +1,7 @@
-"""What devices tell each other in an iteration: read off the compiled program.
+"""Counts the collectives of one iteration of ``lbfgs()`` and ``minimize`` in the compiled program.
 
-The params are a number of leaves, each spread over all devices, and the objective is a sum over
-their entries, so that all it needs itself is one sum over devices. For an example:
+The params have several leaves, each spread over all devices. The objective is a sum over their
+entries, so it needs one sum over devices itself. For example:
 
     python examples/collectives.py --host-devices 8 --leaves 1 --memory-size 10
 """
@@ -22,18 +22,18 @@ import optax_ls
 KINDS = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
-# Reading a program.
+# Reading a compiled program.
 
 
 class Exchange(NamedTuple):
     """One collective operation of a program.
 
     Attributes:
-        where: the loops and branches it stands in, outermost first; () is the program itself. Of
-            the branches of one conditional only the number differs.
+        where: the loops and branches around it, outermost first; () is the program itself. The
+            branches of one conditional differ only in their number.
         kind: one of ``KINDS``.
-        numbers: how many numbers each device gets.
-        bytes: how many bytes these are.
+        numbers: count of numbers that each device receives.
+        bytes: size of these numbers in bytes.
     """
 
     where: tuple[str, ...]
@@ -43,7 +43,7 @@ class Exchange(NamedTuple):
 
 
 def exchanges(program):
-    """All collectives of a compiled program, given as text (``compiled.as_text()``)."""
+    """Returns all collectives of a compiled program, given as text (``compiled.as_text()``)."""
     computations, entry = _computations(program)
 
     def visit(name, where):
@@ -58,7 +58,7 @@ def exchanges(program):
 
 
 def _computations(program):
-    """The lines of each computation by its name, and the name of the first to run."""
+    """Returns the lines of each computation by name, and the name of the entry computation."""
     computations, entry, lines = {}, None, []
     for line in program.splitlines():
         head = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
@@ -71,7 +71,7 @@ def _computations(program):
 
 def _exchange(line, where):
     kinds = "|".join(KINDS)
-    # An operation that is started here and done elsewhere is counted where it starts.
+    # An asynchronous operation is counted where it starts.
     found = re.search(rf"= (.*?) (?:{kinds})(?:-start)?\(", line)
     if not found:
         return None
@@ -84,14 +84,14 @@ def _exchange(line, where):
 
 
 def _called(line):
-    """The computations that a line runs, each with what it adds to the place."""
+    """Yields the computations that a line calls, each with its addition to ``where``."""
     loop = re.search(r" while\(.*body=%?([\w.-]+)", line)
     if loop:
         yield loop[1], "loop"
     branches = re.search(r"branch_computations=\{(.*?)\}", line)
     if branches:
         names = re.findall(r"[\w.-]+", branches[1])
-    else:  # of a condition, rather than an index
+    else:  # the conditional has a boolean, not an index
         names = re.findall(r"(?:false|true)_computation=%?([\w.-]+)", line)
     for number, name in enumerate(names):
         yield name, f"branch {number}"
@@ -100,29 +100,33 @@ def _called(line):
         yield call[1], None
 
 
-# An ordinary iteration: one trial of the line search, no restart, no overflow.
+# An ordinary iteration has one trial of the line search, no restart and no overflow.
 
 
 def of_lbfgs(found):
-    """Of a step of ``lbfgs()``: the direction, which is made in a branch, and the search."""
+    """Returns the collectives of an ordinary step of ``lbfgs()``.
+
+    The direction is computed in a branch; the line search is in no branch.
+    """
     return [e for e in found if _usual(e)]
 
 
 def of_minimize(found):
-    """Of a trip of ``minimize``: its loop, and the turn to the next direction within.
+    """Returns the collectives of an ordinary loop iteration of ``minimize``.
 
-    Only the turn makes a direction; a branch of the trip itself is for other cases.
+    The next direction is computed in a loop inside that loop. The branches of the outer loop are
+    for other cases.
     """
     return [e for e in found if e.where == ("loop",) or (e.where.count("loop") == 2 and _usual(e))]
 
 
 def _usual(exchange):
-    """Whether it is in no branch, or in the one that makes a direction: a true one, in no other."""
+    """Is true if it is in no branch, or only in the branch that computes a direction."""
     branches = [step for step in exchange.where if step.startswith("branch")]
     return branches in ([], ["branch 1"])
 
 
-# Programs to read.
+# The programs.
 
 
 def objective(params):
@@ -138,7 +142,7 @@ def lower_objective(params):
 
 
 def lower_step(params, memory_size):
-    """A step of ``lbfgs()`` as in Optax's documentation."""
+    """Lowers a step of ``lbfgs()`` as in Optax's documentation."""
     solver = optax_ls.lbfgs(memory_size=memory_size)
     value_and_grad = optax_ls.value_and_grad_from_state(objective)
 
@@ -160,7 +164,7 @@ def lower_minimize(params, memory_size):
 
 
 def table(found):
-    """Lines of a table: kind, how many of it, numbers and bytes in all."""
+    """Yields the lines of a table: kind, count, total numbers and total bytes."""
     kinds = defaultdict(list)
     for exchange in found:
         kinds[exchange.kind].append(exchange)
@@ -176,10 +180,14 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--host-devices", type=int, metavar="N", help="make N devices of the CPU")
-    parser.add_argument("--leaves", type=int, default=1, help="of the params (default 1)")
-    parser.add_argument("--size", type=int, default=4096, help="of each leaf (default 4096)")
-    parser.add_argument("--memory-size", type=int, default=10, metavar="M", help="default 10")
+    parser.add_argument(
+        "--host-devices", type=int, metavar="N", help="divide the CPU into N devices"
+    )
+    parser.add_argument("--leaves", type=int, default=1, help="leaves of the params (default 1)")
+    parser.add_argument("--size", type=int, default=4096, help="size of each leaf (default 4096)")
+    parser.add_argument(
+        "--memory-size", type=int, default=10, metavar="M", help="pairs to keep (default 10)"
+    )
     options = parser.parse_args()
     if options.host_devices is not None:
         jax.config.update("jax_platforms", "cpu")

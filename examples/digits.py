@@ -1,9 +1,9 @@
-"""Learn to read digits: multinomial logistic regression by L-BFGS, inside a scan, in 64 bits.
+"""Classifies digits: multinomial logistic regression by L-BFGS, inside a scan, in 64 bits.
 
-The images are the 1797 digits that scikit-learn's package carries. We fit a softmax of a linear
-function of the pixels with ``optax_ls.lbfgs()``, let scikit-learn solve the same problem, and
-compare. Then ``optax_ls.minimize`` does it in one call, and its course becomes a picture. Run it
-with ``make demo``, or with ``python examples/digits.py``.
+The data are the 1797 images of digits in scikit-learn. The script fits a softmax of a linear
+function of the pixels with ``optax_ls.lbfgs()``, lets scikit-learn solve the same problem, and
+compares the optima. Then ``optax_ls.minimize`` solves it in one call, and a figure shows its
+convergence history. Run it with ``make demo``, or with ``python examples/digits.py``.
 """
 
 import sys
@@ -21,14 +21,14 @@ import optax_ls
 
 ITERATIONS = 200
 SHOWN = (0, 1, 2, 5, 10, 20, 50, 100, 200)
-C = 1.0  # the strength of the data against the penalty, as scikit-learn defines it
+C = 1.0  # inverse strength of the penalty, as in scikit-learn
 ALLOWED_DIFFERENCE = 1e-8
 LARGEST_SLOPE = 1e-9
 PICTURE = Path(__file__).parents[1] / "build" / "digits.png"
 
 
 def load_data():
-    """Training images, their labels, test images, their labels; every pixel scaled."""
+    """Returns training images and labels, then test images and labels; every pixel is scaled."""
     images, labels = load_digits(return_X_y=True)
     train, test, train_labels, test_labels = train_test_split(
         images, labels, test_size=0.25, random_state=0, stratify=labels
@@ -42,7 +42,7 @@ def logits(params, images):
 
 
 def objective(params, images, labels):
-    """The mean negative log-likelihood, and a penalty on the weights but not on the bias."""
+    """Returns the mean negative log-likelihood plus a penalty on the weights, not on the bias."""
     log_probabilities = jax.nn.log_softmax(logits(params, images))
     likelihood = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)
     penalty = jnp.sum(params["weights"] ** 2) / (2 * C * len(labels))
@@ -50,7 +50,7 @@ def objective(params, images, labels):
 
 
 def fit(images, labels):
-    """The optimal params, the counters' dtypes before and after, and the course of the fit."""
+    """Returns the optimal params, the counter's dtypes before and after, and the history."""
     solver = optax_ls.lbfgs()
     value_and_grad = optax_ls.value_and_grad_from_state(objective)
 
@@ -73,14 +73,14 @@ def fit(images, labels):
 
     params = {"weights": jnp.zeros((images.shape[1], 10)), "bias": jnp.zeros(10)}
     before = solver.init(params)
-    # One step more, to see the loss after the last of ITERATIONS.
-    (params, after), course = jax.lax.scan(step, (params, before), length=ITERATIONS + 1)
+    # One extra step shows the loss after the last of ITERATIONS.
+    (params, after), history = jax.lax.scan(step, (params, before), length=ITERATIONS + 1)
     dtypes = [optax_ls.tree.get(state, "num_linesearch_steps").dtype for state in (before, after)]
-    return params, dtypes, course
+    return params, dtypes, history
 
 
 def fit_in_one_call(images, labels):
-    """What ``minimize`` makes of the same problem; it finds out by itself when to stop."""
+    """Solves the same problem with ``minimize``, which stops when it has converged."""
     params = {"weights": jnp.zeros((images.shape[1], 10)), "bias": jnp.zeros(10)}
     return optax_ls.minimize(
         objective, params, args=(images, labels), gtol=LARGEST_SLOPE, history=True
@@ -88,7 +88,7 @@ def fit_in_one_call(images, labels):
 
 
 def fit_with_scikit_learn(images, labels):
-    """The params at which scikit-learn finds the minimum of the same objective."""
+    """Returns the params at scikit-learn's minimum of the same objective."""
     model = LogisticRegression(C=C, solver="lbfgs", tol=1e-12, max_iter=10_000)
     model.fit(images, labels)
     return {"weights": model.coef_.T, "bias": model.intercept_}
@@ -100,20 +100,20 @@ def accuracy(params, images, labels):
 
 
 def draw(result):
-    """Draws the course of a result, and returns what to say about it."""
+    """Draws the convergence history of a result, and returns a sentence to print."""
     try:
         figure = optax_ls.plot_history(result)
     except ImportError as error:
         return f"No picture: {error}"
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=150)
-    return f"Its course is drawn in {PICTURE.parent.name}/{PICTURE.name}."
+    return f"The convergence history is drawn in {PICTURE.parent.name}/{PICTURE.name}."
 
 
 def main():
-    """Fits, prints what happened, and returns the numbers."""
+    """Fits, prints the results, and returns the numbers."""
     images, labels, test_images, test_labels = load_data()
-    print(f"{len(images)} images of digits to learn from, {len(test_images)} to be tested on,")
+    print(f"{len(images)} images of digits for training, {len(test_images)} for testing,")
     print(f"{(images.shape[1] + 1) * 10} parameters in {jnp.zeros(0).dtype}.\n")
 
     print(f"optax_ls.lbfgs() in a jax.lax.scan of {ITERATIONS} iterations:\n")
@@ -161,7 +161,7 @@ def indented(result):
 
 
 def complaint(numbers):
-    """What is wrong with the numbers; None if nothing is."""
+    """Returns a message if the numbers are wrong, else None."""
     for difference in (numbers["difference"], numbers["difference_in_one_call"]):
         if not difference <= ALLOWED_DIFFERENCE:
             return (

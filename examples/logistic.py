@@ -1,8 +1,8 @@
-"""Logistic regression with nothing but the run-time dependencies, as an isolated machine has them.
+"""Logistic regression with only the run-time dependencies, for a machine without a network.
 
-Made-up data are fitted three times: by ``optax_ls.minimize``, by ``optax_ls.lbfgs()`` in a scan,
-and by Newton's method in NumPy, which shares no code with either. Run it with
-``python examples/logistic.py``; it fails if the three disagree.
+The script fits synthetic data three times: with ``optax_ls.minimize``, with ``optax_ls.lbfgs()`` in
+a scan, and with Newton's method in NumPy, which shares no code with the others. Run it with
+``python examples/logistic.py``; it fails if the three results disagree.
 """
 
 import sys
@@ -19,7 +19,7 @@ ALLOWED_DIFFERENCE = 1e-8
 
 
 def made_up_data():
-    """Points, and labels of plus or minus one that a plane separates for the most part."""
+    """Returns points, and labels of plus or minus one that a plane separates approximately."""
     random = np.random.default_rng(0)
     points = random.normal(size=(POINTS, FEATURES))
     noise = random.logistic(size=POINTS)

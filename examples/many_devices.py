@@ -1,20 +1,20 @@
-"""Fit a logistic regression on many devices of one host or of many, and survive a host that dies.
+"""Fits a logistic regression on many devices of one or many hosts, and resumes after a host died.
 
-The rows of the data and the weights are spread over all devices, wherever they are: each process
-makes the rows that its devices hold, and none ever holds all of them. Every few iterations the
-state of the solver is saved with Orbax, so that a run which was cut short goes on with the bits of
-one that was not. On one host with eight devices made of its processor:
+The rows of the data and the weights are spread over all devices. Each process creates only the rows
+of its own devices. Every few iterations the script saves the state of the solver with Orbax, so a
+resumed run has the same bits as an uninterrupted one. On one host whose processor is divided into
+eight devices:
 
     python examples/many_devices.py --host-devices 8
 
-The same in two processes, as on two hosts, each in a terminal of its own:
+The same in two processes, as on two hosts, each in its own terminal:
 
     python examples/many_devices.py --host-devices 4 --coordinator localhost:9911 \\
         --num-processes 2 --process-id 0
     python examples/many_devices.py --host-devices 4 --coordinator localhost:9911 \\
         --num-processes 2 --process-id 1
 
-docs/many-devices.md says how to run it elsewhere, and what crosses the wires.
+docs/many-devices.md explains other setups, and the communication between devices.
 """
 
 import argparse
@@ -45,14 +45,14 @@ EVERYWHERE = ("devices",)  # the axis of the mesh
 
 
 def loss(params, features, labels):
-    """The mean negative log-likelihood of labels in {-1, 1}, and a penalty on the weights."""
+    """Returns the mean negative log-likelihood of labels in {-1, 1}, plus a penalty on weights."""
     margins = labels * (features @ params["weights"] + params["bias"])
     return jnp.mean(jax.nn.softplus(-margins)) + PENALTY / 2 * jnp.sum(params["weights"] ** 2)
 
 
 def make_rows(first, last, num_features):
-    """Rows ``first`` to ``last`` of features and labels: the same whoever makes them."""
-    # Columns of different sizes, so that there is something to do for a quasi-Newton method.
+    """Returns rows ``first`` to ``last`` of features and labels, the same in every process."""
+    # Columns of different sizes make the problem ill-conditioned, so a quasi-Newton method helps.
     sizes = np.logspace(0, -1, num_features)
     truth = np.random.default_rng(SEED).standard_normal(num_features) / sizes
     features, labels = np.empty((last - first, num_features)), np.empty(last - first)
@@ -65,7 +65,7 @@ def make_rows(first, last, num_features):
 
 
 def make_data(mesh, num_rows, num_features):
-    """Features and labels, their rows spread over the mesh; each process makes its own."""
+    """Returns features and labels with rows spread over the mesh; each process makes its own."""
     sharding = NamedSharding(mesh, PartitionSpec(EVERYWHERE))
 
     @functools.cache
@@ -83,7 +83,7 @@ def make_data(mesh, num_rows, num_features):
 
 
 def place(tree, mesh):
-    """The shardings of a tree: weights, and what stands for them in a state, lie on all devices."""
+    """Returns the shardings of a tree: weights, also in a state, are spread over all devices."""
 
     def sharding(path, leaf):
         if getattr(path[-1], "key", None) != "weights":
@@ -101,14 +101,14 @@ def make_params(mesh, num_features):
     return jax.jit(zeros, out_shardings=place(jax.eval_shape(zeros), mesh))()
 
 
-# The solvers: both take a carry, None at first, k iterations further.
+# Both solvers advance a carry, which is None at first, by k iterations.
 
 
 class Progress(NamedTuple):
-    """Where a fit stands.
+    """The progress of a fit.
 
-    ``carry`` is all that it needs to go on, and what is saved; ``ended`` says why it is over, and
-    is empty if it is not.
+    ``carry`` contains everything needed to resume, and is saved. ``ended`` says why the fit has
+    stopped; it is empty while the fit continues.
     """
 
     carry: Any
@@ -120,8 +120,9 @@ class Progress(NamedTuple):
 
 
 def minimize(params, data, carry, k):
-    """``optax_ls.minimize`` for k iterations more: its limits count from the state given."""
-    # To a small gradient, whatever the value does: where that settles depends on how sums are cut.
+    """Runs ``optax_ls.minimize`` for k more iterations; its limits count from the given state."""
+    # ftol=0 turns off the test of the value: the point where the value stops decreasing depends on
+    # the order of summation.
     result = optax_ls.minimize(loss, params, args=data, max_iters=k, state=carry, ftol=0)
     limit = optax_ls.MinimizeStatus.ITERATION_LIMIT
     return Progress(
@@ -155,7 +156,7 @@ def scan(params, data, carry, k):
 
 
 def lbfgs(params, data, carry, k):
-    """``optax_ls.lbfgs()`` in a scan of k steps; it never finishes by itself."""
+    """Runs ``optax_ls.lbfgs()`` in a scan of k steps; it has no test of convergence."""
     carry, grad_norm = scan(params, data, carry, k)
     params, state = carry
     return Progress(
@@ -171,28 +172,28 @@ def lbfgs(params, data, carry, k):
 SOLVERS = {"minimize": minimize, "lbfgs": lbfgs}
 
 
-# Saving, and going on.
+# Saving and resuming.
 
 
 def open_checkpoints(options):
-    """Orbax's manager of the folder, or None if nothing is to be saved."""
+    """Returns Orbax's manager of the folder, or None without ``--checkpoint-dir``."""
     if options.checkpoint_dir is None:
         return None
     if orbax is None:
         sys.exit("--checkpoint-dir needs Orbax: pip install orbax-checkpoint")
-    # What a process that died was about to save is not there: Orbax renames what is complete.
+    # Orbax renames a checkpoint into place when it is complete, so an interrupted save leaves none.
     settings = orbax.checkpoint.CheckpointManagerOptions(
         max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
     folder = options.checkpoint_dir.absolute()
     manager = orbax.checkpoint.CheckpointManager(folder, options=settings)
     if manager.latest_step() is not None and not options.resume:
-        sys.exit(f"{folder} holds a run already: say --resume to go on with it, or name another")
+        sys.exit(f"{folder} already holds a run: say --resume to continue it, or name another")
     return manager
 
 
 def last_saved(manager, solver, params, data, mesh):
-    """The carry saved last, each part on the devices it came from; None if there is none."""
+    """Returns the last saved carry, placed on its devices, and its iteration; or None and 0."""
     step = None if manager is None else manager.latest_step()
     if step is None:
         return None, 0
@@ -215,7 +216,7 @@ def carry_of(solver, params, data):
 
 
 def fit(options, say):
-    """Fits, saving every so often; returns the last :class:`Progress`."""
+    """Fits, saves every ``--every`` iterations, and returns the last :class:`Progress`."""
     mesh = Mesh(np.array(jax.devices()), EVERYWHERE)
     say(f"{jax.process_count()} process(es), {mesh.size} devices, {jax.devices()[0].platform}")
     for name in ("rows", "features"):
@@ -233,7 +234,7 @@ def fit(options, say):
         k = min(options.every, max(options.iterations - iterations, 0))
         progress = SOLVERS[options.solver](params, data, carry, k)
         carry, iterations = progress.carry, progress.iterations
-        # repr shows every bit of a float.
+        # repr prints enough digits to restore every bit of a float.
         say(f"iteration {iterations}  value {progress.value!r}  |gradient| {progress.grad_norm!r}")
         if manager is not None and iterations > (manager.latest_step() or 0):
             manager.save(iterations, args=orbax.checkpoint.args.StandardSave(carry))
@@ -243,7 +244,7 @@ def fit(options, say):
 
 
 def write_answer(path, progress):
-    """Writes params, value, gradient norm and iterations to an .npz file, by the first process."""
+    """Writes params, value, gradient norm and iterations to an .npz file, in process 0."""
     params = multihost_utils.process_allgather(progress.params, tiled=True)
     if jax.process_index() == 0:
         numbers = progress._asdict()
@@ -255,32 +256,36 @@ def read_options(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    group = parser.add_argument_group("processes; all of them are told the same but --process-id")
-    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group = parser.add_argument_group("processes; each gets the same options except --process-id")
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     group.add_argument("--num-processes", type=int)
     group.add_argument("--process-id", type=int)
     group.add_argument(
-        "--cluster", action="store_true", help="let JAX ask Slurm, Open MPI or the cloud for these"
+        "--cluster", action="store_true", help="let JAX get these from Slurm, Open MPI or the cloud"
     )
     group.add_argument(
         "--timeout",
         type=int,
         default=100,
         metavar="SECONDS",
-        help="after which a silent process counts as dead, and the others end (default 100)",
+        help="a process silent for so long counts as dead, and the others end (default 100)",
     )
     group.add_argument(
-        "--host-devices", type=int, metavar="N", help="make N devices of this process's CPU"
+        "--host-devices", type=int, metavar="N", help="divide this process's CPU into N devices"
     )
     group = parser.add_argument_group("the fit")
     group.add_argument("--solver", choices=SOLVERS, default="minimize")
     group.add_argument("--rows", type=int, default=4096)
     group.add_argument("--features", type=int, default=64)
-    group.add_argument("--iterations", type=int, default=500, help="at most; 500 if not given")
-    group.add_argument("--every", type=int, default=10, metavar="K", help="print and save so often")
-    group.add_argument("--checkpoint-dir", type=Path, help="where to save: seen by all processes")
-    group.add_argument("--resume", action="store_true", help="go on from what was saved there last")
-    group.add_argument("--answer", type=Path, metavar="FILE.npz", help="where to write the optimum")
+    group.add_argument("--iterations", type=int, default=500, help="largest number (default 500)")
+    group.add_argument(
+        "--every", type=int, default=10, metavar="K", help="print and save every K iterations"
+    )
+    group.add_argument(
+        "--checkpoint-dir", type=Path, help="folder for checkpoints, visible to all processes"
+    )
+    group.add_argument("--resume", action="store_true", help="continue from the last save")
+    group.add_argument("--answer", type=Path, metavar="FILE.npz", help="file for the optimum")
     options = parser.parse_args(arguments)
     for name in ("rows", "features", "iterations", "every"):
         if getattr(options, name) < 1:
@@ -291,16 +296,16 @@ def read_options(arguments=None):
 
 
 def begin(options):
-    """Settles what JAX must know before it looks for devices."""
+    """Configures JAX before it looks for devices."""
     jax.config.update("jax_enable_x64", True)
     if options.host_devices is not None:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", options.host_devices)
-    told = options.coordinator, options.num_processes, options.process_id
-    if options.cluster or told != (None, None, None):
+    processes = options.coordinator, options.num_processes, options.process_id
+    if options.cluster or processes != (None, None, None):
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
-            *told,
+            *processes,
             initialization_timeout=options.timeout,
             heartbeat_timeout_seconds=options.timeout,
             shutdown_timeout_seconds=options.timeout,
@@ -324,9 +329,9 @@ def main():
             raise
         reason = str(error).splitlines()[0]
         sys.exit(
-            f"Process {jax.process_index()} ends without an answer, since it cannot go on with the "
-            f"others: {reason}\nStart all processes again; with --checkpoint-dir and --resume they "
-            "go on from what was saved last."
+            f"Process {jax.process_index()} ends without an answer, after an error: {reason}\n"
+            "Start all processes again; with --checkpoint-dir and --resume they continue from the "
+            "last checkpoint."
         )
 
 
