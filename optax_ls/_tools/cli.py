@@ -15,7 +15,6 @@ from .._version import __version__
 from . import PACKAGE
 from . import info as _cli_info
 from . import minimize_command as _cli_minimize
-from . import sbom as _cli_sbom
 from .common import INTERRUPTED, WRONG_USAGE, Refusal
 from .vendor import vendor_command as _cli_vendor
 from .vendor import verify_command as _cli_verify
@@ -67,7 +66,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"optax_ls {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for room in (_cli_minimize, _cli_vendor, _cli_verify, _cli_sbom, _cli_info):
+    for room in (_cli_minimize, _cli_vendor, _cli_verify, _cli_info):
         room.add(commands)
     return parser
 
