@@ -34,7 +34,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from optax_ls._tools.vendor.origin import INSTALLED, Origin, find_origin, find_source
-from optax_ls._tools.vendor.record import RECORD, Malformed, read_record
+from optax_ls._tools.vendor.record import RECORD, MalformedRecord, NoRecord, read_record
 from optax_ls._tools.vendor.verify import verify_tree
 from optax_ls._version import LICENCE, PROJECT
 
@@ -109,10 +109,8 @@ def of_copy(folder):
     """A vendored copy, which must be as its record says."""
     try:
         record, record_sha256 = read_record(folder)
-    except FileNotFoundError:
-        sys.exit(f"there is no {RECORD} in {folder}: it is not a vendored copy")
-    except Malformed as error:
-        sys.exit(f"{folder}: the record is malformed: {error}")
+    except (NoRecord, MalformedRecord) as error:
+        sys.exit(f"{folder}: {error}")
     if verify_tree(folder).differences:
         sys.exit(f"{folder} differs from its record: python -m {PROJECT} verify lists the changes")
     component = Component(
@@ -121,8 +119,8 @@ def of_copy(folder):
         bom_ref=f"{PROJECT}@{record.version}",
         licenses=[LicenseFactory().make_with_id(LICENCE, acknowledgement=DECLARED)],
         properties=[
-            own("revision", record.revision or "unknown"),
-            own(f"SHA-256 of {RECORD}", record_sha256),
+            fact("revision", record.revision or "unknown"),
+            fact(f"SHA-256 of {RECORD}", record_sha256),
         ],
     )
     return component, [name + versions for name, versions in record.requires.items()]
@@ -134,8 +132,8 @@ def of_installation(packages, folder):
         sys.exit(f"{PROJECT} is not installed: install it, or name a vendored copy with --copy")
     found = packages[OURS]
     origin = Origin(INSTALLED, found.locate_file(PROJECT), found) if folder else find_origin()
-    component = listed(found)
-    component.properties.add(own("revision", find_source(origin).revision or "unknown"))
+    component = component_of(found)
+    component.properties.add(fact("revision", find_source(origin).revision or "unknown"))
     return component, found.requires
 
 
@@ -147,7 +145,7 @@ def of_wheels(ours, runtime, epoch):
         distribution = in_wheel(wheel)
         name = canonicalize_name(distribution.metadata["Name"])
         packages[name], hashes[name] = distribution, sha256(wheel)
-    return bill(listed(found, sha256(ours)), found.requires, packages, epoch, hashes)
+    return bill(component_of(found, sha256(ours)), found.requires, packages, epoch, hashes)
 
 
 # Packages and their dependencies.
@@ -216,14 +214,14 @@ def bill(ours, requirements, packages, epoch, hashes=()):
     for name in sorted(direct - packages.keys()):
         sys.exit(f"{name} is not installed as a package with metadata, so it cannot be listed")
     needs = dependencies(requirements, packages)
-    components = {name: listed(packages[name], dict(hashes).get(name)) for name in needs}
+    components = {name: component_of(packages[name], dict(hashes).get(name)) for name in needs}
     metadata = BomMetaData(
         timestamp=datetime.fromtimestamp(epoch, timezone.utc),
         tools=ToolRepository(components=[this_component()]),
         component=ours,
         properties=[
-            own("python", f"{platform.python_implementation()} {platform.python_version()}"),
-            own("platform", f"{platform.system()} {platform.machine()}"),
+            fact("python", f"{platform.python_implementation()} {platform.python_version()}"),
+            fact("platform", f"{platform.system()} {platform.machine()}"),
         ],
     )
     bom = Bom(components=components.values(), metadata=metadata, serial_number=uuid.UUID(int=0))
@@ -240,11 +238,11 @@ def as_json(bom):
     return outputter.output_as_string(indent=2) + "\n"
 
 
-def own(name, value):
+def fact(name, value):
     return Property(name=f"{PROJECT}:{name}", value=value)
 
 
-def listed(distribution, archive=None):
+def component_of(distribution, archive=None):
     """The component of a distribution; ``archive`` is the SHA-256 of its archive, if known."""
     name, version = distribution.metadata["Name"], distribution.version
     ours = canonicalize_name(name) == OURS  # may have come another way than from an index

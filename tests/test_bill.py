@@ -300,7 +300,7 @@ def test_unknown_licence_is_left_out(make):
 
 
 def written_licences(distribution):
-    component = bill.listed(distribution)
+    component = bill.component_of(distribution)
     document = json.loads(bill.as_json(bill.bill(component, [], {}, SECONDS)))
     return document["metadata"]["component"].get("licenses")
 
