@@ -520,3 +520,29 @@ def test_copy_in_another_package(python, folder):
     mistaken = python("-m", "myproject._vendor.optax_ls", "minimise")
     assert mistaken.returncode == 2
     assert mistaken.stderr.startswith("python -m myproject._vendor.optax_ls: ")
+
+
+PIPED = """
+import os, subprocess, sys
+os.environ.pop("PYTHONUNBUFFERED", None)
+reading, writing = os.pipe()
+os.close(reading)  # as a reader does that has seen enough
+done = subprocess.run(sys.argv[1:], stdout=writing, stderr=subprocess.PIPE, text=True)
+sys.stdout.write(f"{done.returncode} {done.stderr}")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize(
+    "line", ["vendor lib --dry-run", "info", "--help", "minimize functions.py:quadratic --x0 3"]
+)
+def test_broken_pipe_ends_a_command_quietly(python, line):
+    done = python("-c", PIPED, sys.executable, "-m", "optax_ls", *line.split())
+    assert done.stdout == "141 "
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_broken_pipe_in_the_middle_of_the_output_is_quiet(python):
+    unbuffered = [sys.executable, "-u", "-m", "optax_ls", "vendor", "lib", "--dry-run"]
+    done = python("-c", PIPED, *unbuffered)
+    assert done.stdout == "141 "

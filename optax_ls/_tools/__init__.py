@@ -3,8 +3,8 @@
 PACKAGE = __name__.rpartition(".")[0]
 """The name of the running package, which is another one in a vendored copy."""
 
-SUCCESS, NO_SUCCESS, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
-"""Exit statuses; the last is that of a process that SIGINT ends."""
+SUCCESS, NO_SUCCESS, WRONG_USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+"""Exit statuses. The last two are those of a process that SIGINT or SIGPIPE ends."""
 
 
 class CommandError(Exception):

@@ -6,13 +6,14 @@ printed on stderr, and has a status of its own.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Optional
 
 from .._version import __version__
-from . import INTERRUPTED, PACKAGE, WRONG_USAGE, CommandError, info, minimize
+from . import BROKEN_PIPE, INTERRUPTED, PACKAGE, WRONG_USAGE, CommandError, info, minimize
 from .vendor import commands
 
 _PROGRAM = f"python -m {PACKAGE}"
@@ -25,7 +26,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Runs the command in the arguments, or in those of this process; returns the exit status."""
-    return _run(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as in `| head`
+        # Python flushes stdout once more when it exits, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
 def _run(argv: Sequence[str]) -> int:
