@@ -6,8 +6,6 @@ installer and the sums of all files; and all of it once more into one archive be
 the places of older ones when they are complete; until then those stay as they are.
 """
 
-import json
-import os
 import platform
 import shutil
 import subprocess
@@ -15,9 +13,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 
-from . import archives, licences
+from . import archives, bill, licences
 from .build import ROOT, build, in_words, sha256
 
 HERE = Path(__file__).parent
@@ -79,10 +77,9 @@ def fill(folder, ours, epoch):
     write_requirements(folder / "requirements.txt", [wheels / ours.name, *runtime])
     write_requirements(folder / "requirements-test.txt", sorted(set(every) - set(runtime)))
     copy_checks(folder / "check")
-    bill = folder / "sbom.cdx.json"
-    write_bill_of_materials(bill, wheels / ours.name, epoch)
-    components = components_of(bill, runtime)
-    licences.collect(sorted(wheels.iterdir()), folder / "licences", components)
+    bom = bill.of_wheels(wheels / ours.name, runtime, epoch)
+    (folder / "sbom.cdx.json").write_text(bill.as_json(bom))
+    licences.collect(sorted(wheels.iterdir()), folder / "licences", dict(bill.spdx_ids(bom)))
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     (folder / "platform.txt").write_text(f"{version} {platform.system()} {platform.machine()}\n")
     for name in ("INSTALL.md", "install.sh"):
@@ -119,36 +116,6 @@ def copy_checks(folder):
             shutil.copy(path, folder / "tests")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "tests" / "golden", folder / "tests" / "golden", ignore=ignored)
-
-
-def write_bill_of_materials(path, ours, epoch):
-    """Lets the built package list itself and its dependencies, installed here as locked."""
-    with tempfile.TemporaryDirectory() as site:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
-        if subprocess.run([*pip, "--target", site, ours]).returncode:
-            sys.exit(f"{ours.name} could not be installed to list what it needs")
-        environment = {**os.environ, "PYTHONPATH": site, "SOURCE_DATE_EPOCH": str(epoch)}
-        command = [sys.executable, "-m", "optax_ls", "sbom", "--output", path]
-        if subprocess.run(command, cwd=site, env=environment, stdout=subprocess.DEVNULL).returncode:
-            sys.exit("the bill of materials could not be written")
-
-
-def components_of(bill, runtime):
-    """The SPDX ids in a bill of materials by name; refuses one that lists other versions."""
-    spdx, versions = {}, {}
-    for component in json.loads(bill.read_text())["components"]:
-        name = canonicalize_name(component["name"])
-        versions[name] = component["version"]
-        stated = [
-            entry.get("expression") or entry["license"] for entry in component.get("licenses", [])
-        ]
-        ids = [entry if isinstance(entry, str) else entry.get("id") for entry in stated]
-        spdx[name] = " AND ".join(filter(None, ids))
-    for wheel in runtime:
-        name, version, *_ = parse_wheel_filename(wheel.name)
-        if versions.get(name) != str(version):
-            sys.exit(f"{bill.name} does not list {name} {version}: is it installed as locked?")
-    return spdx
 
 
 def write_sums(folder):

@@ -1,4 +1,4 @@
-"""``python -m optax_ls``: see the room of the command line."""
+"""``python -m optax_ls``: runs the command line."""
 
 import sys
 

@@ -335,7 +335,7 @@ MISTAKES = {
     "unknown option": ("minimize functions.py:quadratic --x0 1 --speed 9", "--speed"),
     "abbreviation": ("minimize functions.py:quadratic --x0 1 --max-it 9", "--max-it"),
     "file missing": ("minimize nowhere.py:f --x0 1", "no file nowhere.py"),
-    "file without .py": ("minimize ./functions:f --x0 1", "must end in .py"),
+    "file without .py": ("minimize ./functions:f --x0 1", "neither a module nor a file"),
     "no module's name": ("minimize func-tions:f --x0 1", "neither a module nor a file"),
     "module missing": ("minimize nowhere_at_all:f --x0 1", "no module nowhere_at_all"),
     "part of a module missing": ("minimize json.nowhere:f --x0 1", "no module json.nowhere"),
@@ -343,12 +343,12 @@ MISTAKES = {
     "not callable": ("minimize functions.py:three --x0 1", "of type int"),
     "word": ("minimize functions.py:quadratic --x0 1 two", "'two'"),
     "empty number": ("minimize functions.py:quadratic --x0 1,,2", "got ''"),
-    "several files": ("minimize functions.py:quadratic --x0 a.npy b.npy", "one file"),
+    "several files": ("minimize functions.py:quadratic --x0 a.npy b.npy", "one .npy or .npz file"),
     "start missing": ("minimize functions.py:quadratic --x0 no.npy", "cannot read no.npy"),
     "start is a folder": ("minimize functions.py:quadratic --x0 dir.npy", "cannot read dir.npy"),
-    "start is text": ("minimize functions.py:quadratic --x0 text.npy", "no file of numeric"),
-    "start is a broken zip": ("minimize functions.py:quadratic --x0 zip.npz", "no file of numeric"),
-    "start holds objects": ("minimize functions.py:quadratic --x0 objects.npy", "no file of"),
+    "start is text": ("minimize functions.py:quadratic --x0 text.npy", "not a file of"),
+    "start is a broken zip": ("minimize functions.py:quadratic --x0 zip.npz", "not a file of"),
+    "start holds objects": ("minimize functions.py:quadratic --x0 objects.npy", "not a file of"),
     "start holds words": ("minimize functions.py:quadratic --x0 words.npy", "dtype <U3"),
     "start holds truths": ("minimize functions.py:quadratic --x0 pair.npz", "pair.npz:b must"),
     "start holds nothing": ("minimize functions.py:quadratic --x0 empty.npz", "holds no array"),
@@ -364,8 +364,8 @@ MISTAKES = {
     "negative": ("minimize functions.py:quadratic --x0 1 --gtol -1", "gtol must be at least 0"),
     "no search": ("minimize functions.py:quadratic --x0 1 --linesearch fast", "'more_thuente'"),
     "no folder": ("minimize functions.py:quadratic --x0 1 --save no/out.npz", "no/out.npz"),
-    "folder": ("minimize functions.py:quadratic --x0 1 --history dir.npy", "is no file"),
-    "device": ("minimize functions.py:quadratic --x0 1 --save /dev/null", "is no file"),
+    "folder": ("minimize functions.py:quadratic --x0 1 --history dir.npy", "is not a file"),
+    "device": ("minimize functions.py:quadratic --x0 1 --save /dev/null", "is not a file"),
     "one file for two": (
         "minimize functions.py:quadratic --x0 1 --save out --history ./out",
         "files of their own",
@@ -432,7 +432,7 @@ def test_file_that_must_not_be_written(run, folder):
     (folder / "out.csv").touch(mode=0o400)
     status, _, complaint = run("minimize functions.py:quadratic --x0 1 --history out.csv")
     assert status == 2
-    assert "out.csv must not be written" in complaint
+    assert "out.csv exists and is not a file that may be written" in complaint
 
 
 def test_result_is_told_though_a_file_cannot_be_written_in_the_end(run, folder, monkeypatch):
@@ -451,7 +451,7 @@ def test_interruption_is_told_and_leaves_nothing(run, folder, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["optax_ls._tools.minimize_command"], "minimize", interrupt)
+    monkeypatch.setattr(sys.modules["optax_ls._tools.minimize"], "minimize", interrupt)
     status, _, complaint = run("minimize functions.py:quadratic --x0 1 2 --save out.npz")
     assert status == 130
     assert "interrupted" in complaint
@@ -520,3 +520,29 @@ def test_copy_in_another_package(python, folder):
     mistaken = python("-m", "myproject._vendor.optax_ls", "minimise")
     assert mistaken.returncode == 2
     assert mistaken.stderr.startswith("python -m myproject._vendor.optax_ls: ")
+
+
+PIPED = """
+import os, subprocess, sys
+os.environ.pop("PYTHONUNBUFFERED", None)
+reading, writing = os.pipe()
+os.close(reading)  # as a reader does that has seen enough
+done = subprocess.run(sys.argv[1:], stdout=writing, stderr=subprocess.PIPE, text=True)
+sys.stdout.write(f"{done.returncode} {done.stderr}")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+@pytest.mark.parametrize(
+    "line", ["vendor lib --dry-run", "info", "--help", "minimize functions.py:quadratic --x0 3"]
+)
+def test_broken_pipe_ends_a_command_quietly(python, line):
+    done = python("-c", PIPED, sys.executable, "-m", "optax_ls", *line.split())
+    assert done.stdout == "141 "
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_broken_pipe_in_the_middle_of_the_output_is_quiet(python):
+    unbuffered = [sys.executable, "-u", "-m", "optax_ls", "vendor", "lib", "--dry-run"]
+    done = python("-c", PIPED, *unbuffered)
+    assert done.stdout == "141 "

@@ -15,10 +15,10 @@ import pytest
 import vendoring
 from vendoring import ROOT, contents, is_of, posix, small_tree, without_privileges
 
-from optax_ls._tools.common import Refusal
-from optax_ls._tools.vendor import copy as _vendoring
-from optax_ls._tools.vendor import vendor_command as _cli_vendor
-from optax_ls._tools.vendor.copy import Differs, put, target_of
+from optax_ls._tools import CommandError
+from optax_ls._tools.vendor import commands
+from optax_ls._tools.vendor import copy as copying
+from optax_ls._tools.vendor.copy import TreeDiffers, put, target_of
 from optax_ls._tools.vendor.origin import VENDORED, Origin, find_origin
 from optax_ls._tools.vendor.record import RECORD
 
@@ -34,13 +34,13 @@ def test_dest_is_made_if_its_parent_is_there(tmp_path):
 
 
 def test_dest_far_from_any_folder_is_refused(tmp_path):
-    with pytest.raises(Refusal, match="there is no folder"):
+    with pytest.raises(CommandError, match="there is no folder"):
         target_of(str(tmp_path / "no" / "where"), "lib", find_origin())
 
 
 def test_dest_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(Refusal, match="is there and is no folder"):
+    with pytest.raises(CommandError, match="exists and is not a folder"):
         target_of(str(tmp_path / "file"), "lib", find_origin())
 
 
@@ -48,7 +48,7 @@ def test_dest_that_is_a_file_is_refused(tmp_path):
 def test_dest_whose_links_lead_in_a_circle_is_refused(tmp_path):
     (tmp_path / "one").symlink_to("other")
     (tmp_path / "other").symlink_to("one")
-    with pytest.raises(Refusal):
+    with pytest.raises(CommandError):
         put(small_tree(), target_of(str(tmp_path / "one"), "lib", find_origin()))
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -60,13 +60,16 @@ def test_running_package_is_not_overwritten(tmp_path, dest, name):
     package = tmp_path / "around" / "optax_ls"
     (package / "sub").mkdir(parents=True)
     origin = Origin(VENDORED, package)
-    with pytest.raises(Refusal, match="the package that is running"):
+    with pytest.raises(CommandError, match="the package that is running"):
         target_of(str(package / dest), name, origin)
 
 
 @posix
 def test_unwritable_dest_is_told(tmp_path):
-    with without_privileges(), pytest.raises(Refusal, match=r"cannot write .*: Permission denied"):
+    with (
+        without_privileges(),
+        pytest.raises(CommandError, match=r"cannot write .*: Permission denied"),
+    ):
         put(small_tree(), Path("/") / "optax_ls_of_nobody")
     assert not Path("/optax_ls_of_nobody").exists()
 
@@ -78,8 +81,8 @@ def test_dest_that_cannot_be_entered_is_told(run, options, monkeypatch):
         os.chmod(folder, 0o755)
         # From a copy that all may read: the checkout may be in a folder of its owner alone.
         copy = Path(folder) / "copy"
-        put(_vendoring.compose(find_origin(), with_tests=False), copy)
-        monkeypatch.setattr(_cli_vendor, "find_origin", lambda: Origin(VENDORED, copy))
+        put(copying.compose(find_origin(), with_tests=False), copy)
+        monkeypatch.setattr(commands, "find_origin", lambda: Origin(VENDORED, copy))
         lib = Path(folder) / "lib"
         lib.mkdir()
         lib.chmod(0)
@@ -142,9 +145,9 @@ def become_dangling_link(target):
 DAMAGES = {
     change: "changed  __init__.py",
     add_link: r"extra    extra.py \(is a link\)",
-    lose_record: "it has no VENDORED.json",
-    spoil_record: "malformed: it is no JSON object",
-    become_file: "it is no folder",
+    lose_record: "there is no VENDORED.json",
+    spoil_record: "malformed: it is not a JSON object",
+    become_file: "it is not a folder",
     become_link: "it is a link",
     become_dangling_link: "it is a link",
 }
@@ -156,7 +159,7 @@ each_damage = pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: dama
 def test_tree_that_is_not_as_recorded_is_left_alone(target, damage):
     damage(target)
     before = contents(target.parent)
-    with pytest.raises(Differs) as refused:
+    with pytest.raises(TreeDiffers) as refused:
         put(small_tree("2"), target)
     assert re.search(DAMAGES[damage], refused.value.reasons[0])
     assert contents(target.parent) == before
@@ -167,7 +170,7 @@ def test_tree_that_is_not_as_recorded_is_left_alone(target, damage):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_force_keeps_the_old_tree_beside(target, damage, exchange, monkeypatch):
     if not exchange:
-        monkeypatch.setattr(_vendoring, "_change_places", lambda one, other: False)
+        monkeypatch.setattr(copying, "_exchange", lambda one, other: False)
     damage(target)
     before = contents(target.parent)
     kept = put(small_tree("2"), target, force=True)
@@ -194,13 +197,13 @@ def test_force_keeps_nothing_of_a_tree_as_recorded(target):
 
 @pytest.mark.parametrize("exchange", [True, False])
 def test_change_in_the_last_moment_is_kept(target, monkeypatch, exchange):
-    change_places = _vendoring._change_places
+    exchange_folders = copying._exchange
 
     def meanwhile(one, other):
         change(other)
-        return exchange and change_places(one, other)
+        return exchange and exchange_folders(one, other)
 
-    monkeypatch.setattr(_vendoring, "_change_places", meanwhile)
+    monkeypatch.setattr(copying, "_exchange", meanwhile)
     kept = put(small_tree("2"), target)
     assert (kept / "__init__.py").read_text() == "mine"
 
@@ -229,7 +232,9 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "file")
 def test_full_disk_is_told_and_leaves_the_old_tree(target, monkeypatch, function, files):
     broken = Breaking(getattr(Path, function), files, FULL)
     monkeypatch.setattr(Path, function, lambda *args, **kwargs: broken(*args, **kwargs))
-    with pytest.raises(Refusal, match=r"cannot write .*: No space left on device; .* is as it was"):
+    with pytest.raises(
+        CommandError, match=r"cannot write .*: No space left on device; .* is as it was"
+    ):
         put(small_tree("2"), target)
     assert is_of(target, small_tree("1"))
     assert list(target.parent.iterdir()) == [target]
@@ -241,7 +246,7 @@ def test_limit_of_the_system_on_files_is_told_and_leaves_the_old_tree(target):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(Refusal, match="too large"):
+        with pytest.raises(CommandError, match="too large"):
             put(small_tree("2" * 10000), target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -251,7 +256,7 @@ def test_limit_of_the_system_on_files_is_told_and_leaves_the_old_tree(target):
 
 def test_failure_takes_back_the_folder_that_it_made(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", Breaking(Path.write_bytes, 0, FULL))
-    with pytest.raises(Refusal):
+    with pytest.raises(CommandError):
         put(small_tree(), tmp_path / "new" / "optax_ls")
     assert not any(tmp_path.iterdir())
 
@@ -261,7 +266,7 @@ def test_failure_takes_back_the_folder_that_it_made(tmp_path, monkeypatch):
 def test_renaming_that_fails_or_is_interrupted_leaves_the_old_tree(
     target, monkeypatch, renames, error
 ):
-    monkeypatch.setattr(_vendoring, "_change_places", lambda one, other: False)
+    monkeypatch.setattr(copying, "_exchange", lambda one, other: False)
     rename, broken = Path.rename, Breaking(lambda: None, renames, error)
 
     def breaking_once(self, to):
@@ -270,7 +275,7 @@ def test_renaming_that_fails_or_is_interrupted_leaves_the_old_tree(
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", breaking_once)
-    with pytest.raises((KeyboardInterrupt, Refusal)):
+    with pytest.raises((KeyboardInterrupt, CommandError)):
         put(small_tree("2"), target)
     assert is_of(target, small_tree("1"))
     assert not target.with_name(".optax_ls.vendoring").exists()
@@ -290,13 +295,13 @@ KILLED = """
 import os, pathlib, shutil, sys
 sys.path[:0] = sys.argv[1:3]
 from vendoring import contents, small_tree
-from optax_ls._tools.vendor import copy as _vendoring
+from optax_ls._tools.vendor import copy as copying
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir",
           "ctypes.dlsym", "shutil.rmtree")
 root = pathlib.Path(sys.argv[3])
 if sys.argv[4] == "two renames":
-    _vendoring._change_places = lambda one, other: False
+    copying._exchange = lambda one, other: False
 old, new = small_tree("1"), small_tree("2")
 
 
@@ -315,11 +320,11 @@ number, status, outcomes = 0, None, set()
 while status != 0:
     place = root / str(number) / "optax_ls"
     place.parent.mkdir()
-    _vendoring.put(old, place)
+    copying.put(old, place)
     child = os.fork()
     if child == 0:
         killed_at(number)
-        _vendoring.put(new, place)
+        copying.put(new, place)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 9), status
@@ -331,7 +336,7 @@ while status != 0:
     outcomes.add(outcome)
     shutil.rmtree(place.with_name(".optax_ls.vendoring"), ignore_errors=True)
     if place.exists():
-        _vendoring.put(new, place)
+        copying.put(new, place)
         assert contents(place) == new.files
     number += 1
 print(number, *sorted(outcomes))
@@ -361,7 +366,9 @@ def test_old_tree_that_cannot_be_removed_is_told(target, monkeypatch):
         rmtree(path, ignore_errors=True)
 
     monkeypatch.setattr(shutil, "rmtree", failing)
-    with pytest.raises(Refusal, match=r"is new, but its old tree is left in .*replaced: Device"):
+    with pytest.raises(
+        CommandError, match=r"is new, but its old tree is left in .*replaced: Device"
+    ):
         put(small_tree("2"), target)
     assert is_of(target, small_tree("2"))
 
@@ -371,11 +378,11 @@ def test_old_tree_that_cannot_be_removed_is_told(target, monkeypatch):
 
 def test_second_run_is_told_of_the_first(target, monkeypatch):
     def second(folder):
-        with pytest.raises(Refusal, match="another run of vendor is at work on "):
+        with pytest.raises(CommandError, match="another run of vendor is at work on "):
             put(small_tree("3"), target)
         return []
 
-    monkeypatch.setattr(_vendoring, "unlike_record", second)
+    monkeypatch.setattr(copying, "reasons_to_keep", second)
     put(small_tree("2"), target)
     assert is_of(target, small_tree("2"))
 
@@ -383,7 +390,7 @@ def test_second_run_is_told_of_the_first(target, monkeypatch):
 def test_what_a_killed_run_left_is_told_and_may_be_removed(target):
     left = target.with_name(".optax_ls.vendoring")
     left.mkdir()
-    with pytest.raises(Refusal, match=f"if there is none, one was killed: remove {left}"):
+    with pytest.raises(CommandError, match=f"if there is none, one was killed: remove {left}"):
         put(small_tree("2"), target)
     left.rmdir()
     put(small_tree("2"), target)
@@ -399,7 +406,7 @@ def test_runs_at_once_end_with_one_whole_tree(target):
         for _ in range(10):
             try:
                 outcomes.append(put(tree, target))
-            except Refusal as refusal:
+            except CommandError as refusal:
                 outcomes.append(str(refusal))
             time.sleep(0.001)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vendoring import DATE, posix, small_tree, without_privileges
 
 from optax_ls._tools.cli import main
-from optax_ls._tools.vendor import files as _files
+from optax_ls._tools.vendor import files
 from optax_ls._tools.vendor.copy import put
 from optax_ls._tools.vendor.origin import (
     CHECKOUT,
@@ -23,10 +23,17 @@ from optax_ls._tools.vendor.origin import (
     UNKNOWN,
     Origin,
     find_origin,
-    installed_record,
 )
-from optax_ls._tools.vendor.record import RECORD, Malformed, check_path, parsed, written
-from optax_ls._tools.vendor.verify import NoRecord, is_verified, verify_package, verify_tree
+from optax_ls._tools.vendor.record import (
+    RECORD,
+    MalformedRecord,
+    NoRecord,
+    check_path,
+    dump,
+    installed_record,
+    parse,
+)
+from optax_ls._tools.vendor.verify import is_verified, verify_package, verify_tree
 
 HASH = "0" * 64
 
@@ -59,7 +66,7 @@ def found(tree):
 def test_tree_as_recorded_is_told_in_one_line(run, tree):
     status, printed, complaints = run(tree)
     assert (status, complaints, printed.count("\n")) == (0, "", 1)
-    sha256 = _files.digest((tree / RECORD).read_bytes())
+    sha256 = files.digest((tree / RECORD).read_bytes())
     assert printed == (
         "optax_ls 0.1.0, revision unknown, 3 files as in VENDORED.json, "
         f"whose SHA-256 is {sha256}\n"
@@ -128,17 +135,17 @@ def test_linked_folder_of_bytecode_is_extra(tree, tmp_path):
 def test_pipe_is_not_waited_for(tree):
     (tree / "LICENSE").unlink()
     os.mkfifo(tree / "LICENSE")
-    assert found(tree) == ["changed  LICENSE (is no regular file)"]
+    assert found(tree) == ["changed  LICENSE (is not a regular file)"]
 
 
 @posix
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
 def test_what_takes_the_place_of_a_file_after_listing_is_not_read(tree, make):
-    file = _files.listed(tree).files["LICENSE"]
+    file = files.list_folder(tree).files["LICENSE"]
     file.unlink()
     make(file)
     with pytest.raises(OSError, match=r"regular file|symbolic links"):
-        _files.read(file)
+        files.read(file)
 
 
 @posix
@@ -230,11 +237,11 @@ def test_checkout_has_no_record_and_says_so(run):
     assert find_origin().kind == CHECKOUT
     status, printed, complaint = run()
     assert (status, printed) == (2, "")
-    assert "a checkout, which has no record: git status" in complaint
+    assert "has no record, since it is a checkout: git status" in complaint
 
 
 def test_copy_by_hand_has_no_record_and_says_so(tmp_path):
-    with pytest.raises(NoRecord, match="neither installed nor copied"):
+    with pytest.raises(NoRecord, match="neither installed nor vendored"):
         verify_package(Origin(UNKNOWN, tmp_path))
 
 
@@ -249,15 +256,15 @@ def record_of(path):
 
 
 MALFORMED = {
-    "nothing": (b"", "no JSON"),
-    "no JSON": (b"{", "no JSON"),
-    "not UTF-8": (b'"\xff"', "no JSON"),
-    "deep": (b"[" * 100_000, "no JSON"),
-    "long number": (b"1" * 100_000, "no JSON"),
-    "no object": (b"[]", "no JSON object"),
-    "repeated name": (b'{"files": {}, "files": {}}', "stands twice"),
-    "another project": (record_with(project="other"), "no record of format 1 of optax_ls"),
-    "a later format": (record_with(format=2), "no record of format 1"),
+    "nothing": (b"", "not JSON"),
+    "no JSON": (b"{", "not JSON"),
+    "not UTF-8": (b'"\xff"', "not JSON"),
+    "deep": (b"[" * 100_000, "not JSON"),
+    "long number": (b"1" * 100_000, "not JSON"),
+    "no object": (b"[]", "not a JSON object"),
+    "repeated name": (b'{"files": {}, "files": {}}', "occurs twice"),
+    "another project": (record_with(project="other"), "not a record of format 1 of optax_ls"),
+    "a later format": (record_with(format=2), "not a record of format 1"),
     "field missing": (record_with(date=...), "field date is missing"),
     "field of a wrong type": (record_with(revision=7), "field revision is missing or of a wrong"),
     "unknown field": (record_with(more=1), "unknown fields: ['more']"),
@@ -271,26 +278,26 @@ MALFORMED = {
     "drive": (record_of("C:/secret"), "leads out of the tree"),
     "parent on Windows": (record_of("..\\secret"), "leads out of the tree"),
     "share on Windows": (record_of("\\\\host\\share"), "leads out of the tree"),
-    "backslash": (record_of("sub\\file"), "is no path of a file"),
-    "empty": (record_of(""), "is no path of a file"),
-    "dot": (record_of("."), "is no path of a file"),
-    "roundabout": (record_of("sub/./file"), "is no path of a file"),
-    "folder": (record_of("sub/"), "is no path of a file"),
-    "null": (record_of("file\0"), "is no path of a file"),
-    "itself": (record_of(RECORD), "is no path of a file"),
+    "backslash": (record_of("sub\\file"), "is not a path of a file"),
+    "empty": (record_of(""), "is not a path of a file"),
+    "dot": (record_of("."), "is not a path of a file"),
+    "roundabout": (record_of("sub/./file"), "is not a path of a file"),
+    "folder": (record_of("sub/"), "is not a path of a file"),
+    "null": (record_of("file\0"), "is not a path of a file"),
+    "itself": (record_of(RECORD), "is not a path of a file"),
 }
 
 
 @pytest.mark.parametrize(("contents", "said"), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_record_is_told_and_nothing_else_read(run, tree, monkeypatch, contents, said):
     (tree / RECORD).write_bytes(contents)
-    opened, open_file = [], _files._open
+    opened, open_file = [], files._open
 
     def noted(path, flags):
         opened.append(Path(path))
         return open_file(path, flags)
 
-    monkeypatch.setattr(_files, "_open", noted)
+    monkeypatch.setattr(files, "_open", noted)
     status, printed, complaints = run(tree)
     assert (status, complaints, printed.count("\n")) == (1, "", 1)
     assert f"{tree}: the record is malformed: " in printed
@@ -302,7 +309,7 @@ def test_malformed_record_is_told_and_nothing_else_read(run, tree, monkeypatch, 
 def test_record_that_is_a_link_is_not_read(tree, tmp_path):
     (tree / RECORD).rename(tmp_path / "record")
     (tree / RECORD).symlink_to(tmp_path / "record")
-    with pytest.raises(Malformed, match=r"cannot be read: .*symbolic links"):
+    with pytest.raises(MalformedRecord, match=r"cannot be read: .*symbolic links"):
         verify_tree(tree)
 
 
@@ -310,7 +317,7 @@ def test_record_that_is_a_link_is_not_read(tree, tmp_path):
 def test_path_that_passes_stays_in_the_tree(path):
     try:
         check_path(path)
-    except Malformed:
+    except MalformedRecord:
         return
     root = "/root/of/the/tree"
     assert os.path.normpath(os.path.join(root, path)) == f"{root}/{path}"
@@ -322,15 +329,15 @@ def test_record_is_read_as_it_was_written(files):
     try:
         for path in files:
             check_path(path)
-    except Malformed:
+    except MalformedRecord:
         return
-    assert parsed(written(record)) == record
+    assert parse(dump(record)) == record
 
 
 def test_record_is_written_the_same_whatever_the_order():
     record = small_tree().record
     backwards = record._replace(files=dict(reversed(record.files.items())))
-    assert written(backwards) == written(record)
+    assert dump(backwards) == dump(record)
     assert record.date == DATE
 
 
@@ -384,13 +391,13 @@ def test_installation_is_compared_with_what_the_installer_recorded(tmp_path):
         (rows("../optax_ls/secret"), "neither in optax_ls"),
         (rows("/etc/passwd"), "neither in optax_ls"),
         (rows("secret"), "neither in optax_ls"),
-        ("optax_ls/a.py,md5=AAAA,0\n", "hash of optax_ls/a.py is no SHA-256"),
-        ("optax_ls/a.py,sha256=AAAA,0\n", "hash of optax_ls/a.py is no SHA-256"),
-        ("optax_ls/a.py,sha256=!,0\n", "hash of optax_ls/a.py is no SHA-256"),
+        ("optax_ls/a.py,md5=AAAA,0\n", "hash of optax_ls/a.py is not a SHA-256"),
+        ("optax_ls/a.py,sha256=AAAA,0\n", "hash of optax_ls/a.py is not a SHA-256"),
+        ("optax_ls/a.py,sha256=!,0\n", "hash of optax_ls/a.py is not a SHA-256"),
     ],
 )
 def test_malformed_record_of_an_installer_is_told(tmp_path, record, said):
-    with pytest.raises(Malformed, match=said):
+    with pytest.raises(MalformedRecord, match=said):
         installed_record(Distribution(tmp_path, record))
 
 
@@ -399,5 +406,5 @@ def test_record_of_an_installer_that_cannot_be_read_is_told(tmp_path, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied", filename)
 
     monkeypatch.setattr(Distribution, "read_text", denied)
-    with pytest.raises(Malformed, match=r"cannot be read: .*Permission denied"):
+    with pytest.raises(MalformedRecord, match=r"cannot be read: .*Permission denied"):
         installed_record(Distribution(tmp_path, ""))

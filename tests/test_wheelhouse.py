@@ -1,7 +1,6 @@
 """What a wheelhouse holds, and that its installer refuses all that is not as it was packed."""
 
 import errno
-import json
 import os
 import platform
 import re
@@ -251,28 +250,6 @@ def test_bill_of_materials_knows_better_than_metadata(collected):
     assert "| BSD-3-Clause |" in collected("License: BSD\n", {"tiny": "BSD-3-Clause"})[1]
 
 
-@pytest.fixture
-def bill(tmp_path):
-    """A bill of materials that lists the tiny package with a licence."""
-
-    def write(licence, version="1.0"):
-        component = {"name": "Tiny", "version": version, "licenses": [licence]}
-        (tmp_path / "bill.json").write_text(json.dumps({"components": [component]}))
-        return tmp_path / "bill.json"
-
-    return write
-
-
-@pytest.mark.parametrize("licence", [{"license": {"id": "MIT"}}, {"expression": "MIT"}])
-def test_bill_of_materials_tells_the_licences(bill, licence):
-    assert wheelhouse.components_of(bill(licence), [Path(WHEEL)]) == {"tiny": "MIT"}
-
-
-def test_bill_of_materials_of_other_versions_is_refused(bill):
-    with pytest.raises(SystemExit, match="does not list tiny"):
-        wheelhouse.components_of(bill({"expression": "MIT"}, "2.0"), [Path(WHEEL)])
-
-
 def test_licence_text_cannot_leave_its_folder(collected, tmp_path):
     with pytest.raises(ValueError, match="leads out"):
         collected(**{"licenses__..__..__..__LICENSE": "x"})
@@ -295,13 +272,9 @@ def dist(tmp_path, monkeypatch):
     wheel = tmp_path / Path(WHEEL).name
     write_wheel(wheel, LICENSE="terms")
 
-    def write_bill_of_materials(path, ours, epoch):
-        path.write_text(json.dumps({"components": [{"name": "tiny", "version": "1.0"}]}))
-
     monkeypatch.setattr(wheelhouse, "ROOT", tmp_path)
     monkeypatch.setattr(wheelhouse, "build", lambda dist: (None, wheel, 0))
     monkeypatch.setattr(wheelhouse, "download", lambda lock, wheels: [wheel])
-    monkeypatch.setattr(wheelhouse, "write_bill_of_materials", write_bill_of_materials)
     return tmp_path / "dist"
 
 

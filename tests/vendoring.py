@@ -16,7 +16,7 @@ from optax_ls._tools.cli import main
 from optax_ls._tools.vendor.copy import Tree, put
 from optax_ls._tools.vendor.files import digest
 from optax_ls._tools.vendor.origin import CHECKOUT, Origin
-from optax_ls._tools.vendor.record import RECORD, Record, written
+from optax_ls._tools.vendor.record import RECORD, Record, dump
 
 ROOT = Path(__file__).parents[1]
 SECONDS, DATE = 1_700_000_000, "2023-11-14T22:13:20Z"
@@ -30,7 +30,7 @@ def small_tree(text="1", **more):
     files.update({name: contents.encode() for name, contents in more.items()})
     hashes = {path: digest(contents) for path, contents in files.items()}
     record = Record("0.1.0", None, DATE, ">=3.10", {"jax": ">=0.4.30"}, hashes)
-    return Tree({**files, RECORD: written(record)}, record)
+    return Tree({**files, RECORD: dump(record)}, record)
 
 
 def contents(folder):

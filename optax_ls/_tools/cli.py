@@ -1,80 +1,76 @@
 """The command line: ``python -m optax_ls COMMAND``.
 
-Every command has a room, with a function that adds its parser and one that runs it and returns the
-exit status: 0 for success, 1 for a command that ended without it, 2 for wrong usage. What the user
-did wrong is raised as ``Refusal`` and becomes one line on stderr.
+Every command has a function that adds its parser and one that runs it and returns the exit status:
+0 for success, 1 for a command that ended without success, 2 for wrong usage. A ``CommandError`` is
+printed on stderr, and has a status of its own.
 """
 
 import argparse
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn, Optional
 
 from .._version import __version__
-from . import PACKAGE
-from . import info as _cli_info
-from . import minimize_command as _cli_minimize
-from . import sbom as _cli_sbom
-from .common import INTERRUPTED, WRONG_USAGE, Refusal
-from .vendor import vendor_command as _cli_vendor
-from .vendor import verify_command as _cli_verify
+from . import BROKEN_PIPE, INTERRUPTED, PACKAGE, WRONG_USAGE, CommandError, info, minimize
+from .vendor import commands
+
+_PROGRAM = f"python -m {PACKAGE}"
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Refusal(f"{message} (see --help)")
+        raise CommandError(f"{message} (see --help)")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Runs a command.
-
-    Args:
-        argv: the words after the program's name; None for those of this process.
-
-    Returns:
-        The exit status.
-
-    Raises:
-        SystemExit: after ``--help`` and ``--version``.
-    """
-    program = f"python -m {PACKAGE}"
-    parser = _parser(program)
+    """Runs the command in the arguments, or in those of this process; returns the exit status."""
     try:
-        options = parser.parse_args(_with_shielded_numbers(sys.argv[1:] if argv is None else argv))
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as in `| head`
+        # Python flushes stdout once more when it exits, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(argv: Sequence[str]) -> int:
+    parser = _parser()
+    try:
+        options = parser.parse_args([_shielded(word) for word in argv])
         if options.command is None:
             parser.print_help()
             return WRONG_USAGE
-        run: Callable[[argparse.Namespace], int] = options.run
-        return run(options)
-    except Refusal as refusal:
-        print(f"{program}: {refusal}", file=sys.stderr)
-        return WRONG_USAGE
+        return int(options.run(options))
+    except CommandError as error:
+        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        return error.status
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        print(f"{_PROGRAM}: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog=program,
+        prog=_PROGRAM,
         description="Line searches and L-BFGS for JAX.",
         epilog="example:\n"
-        f"  {program} minimize rosen.py:rosenbrock --x0 -1.2 1 --plot course.png\n"
+        f"  {_PROGRAM} minimize rosen.py:rosenbrock --x0 -1.2 1 --plot history.png\n"
         "where rosen.py defines rosenbrock(x) with jax.numpy",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"optax_ls {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for room in (_cli_minimize, _cli_vendor, _cli_verify, _cli_sbom, _cli_info):
-        room.add(commands)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for add in (minimize.add, commands.add_vendor, commands.add_verify, info.add):
+        add(subparsers)
     return parser
 
 
-# Words that are numbers, which argparse would take for options if they begin with a minus.
-_NUMBERS = re.compile(r"-([\d.]|inf|nan)[\w.,+-]*$", re.IGNORECASE)
-
-
-def _with_shielded_numbers(argv: Sequence[str]) -> list[str]:
-    return [f" {word}" if _NUMBERS.match(word) else word for word in argv]
+def _shielded(word: str) -> str:
+    """The word, with a space before a negative number, which argparse takes for an option."""
+    is_number = re.match(r"-([\d.]|inf|nan)[\w.,+-]*$", word, re.IGNORECASE)
+    return f" {word}" if is_number else word

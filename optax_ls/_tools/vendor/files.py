@@ -1,79 +1,69 @@
-"""Files of a folder, listed and read without ever leaving it.
+"""Listing and reading the files of a folder, without ever leaving it.
 
-No link is followed, no device opened: what is no regular file is listed apart, with the reason. The
-folder may also be inside a zip file, as ``importlib.resources`` gives it.
+No link is followed and no device is opened: an entry that is not a regular file is listed apart,
+with the reason. The folder may also be in a zip file, as ``importlib.resources`` gives it.
 """
 
 import contextlib
 import hashlib
 import os
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
+if sys.version_info >= (3, 11):
+    from importlib.resources.abc import Traversable as Traversable
+else:
+    from importlib.abc import Traversable as Traversable
 
-# What Python writes by itself while a package is used.
+# Python writes this folder while a package is used.
 BYTECODE = "__pycache__"
-# Neither the link that took the place of a file after it was listed, nor a pipe without a writer.
+# A link or a pipe may take the place of a file after it was listed: do not follow, do not wait.
 _CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Listing(NamedTuple):
-    """What is in a folder and in the folders in it, by paths with slashes.
+    """The contents of a folder and of the folders in it, by paths with slashes."""
 
-    Attributes:
-        files: the regular files.
-        others: everything else, with the reason why it is not among the files.
-    """
-
-    files: dict[str, "Traversable"]
-    others: dict[str, str]
+    files: dict[str, Traversable]  # the regular files
+    others: dict[str, str]  # everything else, with the reason why it is not a file
 
 
-def listed(folder: "Traversable") -> Listing:
-    """Lists a folder, without the bytecode that Python keeps in it."""
-    listing = Listing({}, {})
-    for path, entry, reason in _walk(folder, ""):
-        if reason:
-            listing.others[path] = reason
-        else:
-            listing.files[path] = entry
-    return listing
-
-
-def _walk(folder: "Traversable", prefix: str) -> Iterator[tuple[str, "Traversable", str]]:
+def list_folder(folder: Traversable, prefix: str = "") -> Listing:
+    """Lists a folder, except for Python's bytecode."""
+    files, others = listing = Listing({}, {})
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
     except OSError as error:
-        yield prefix or ".", folder, f"cannot be read: {why(error)}"
-        return
+        others[prefix or "."] = f"cannot be read: {reason(error)}"
+        return listing
     for entry in entries:
         path = prefix + entry.name
         if isinstance(entry, Path) and entry.is_symlink():
-            yield path, entry, "is a link"
-        elif entry.is_dir():
-            if entry.name != BYTECODE:
-                yield from _walk(entry, f"{path}/")
-        else:
-            yield path, entry, "" if entry.is_file() else "is no regular file"
+            others[path] = "is a link"
+        elif entry.is_file():
+            files[path] = entry
+        elif not entry.is_dir():
+            others[path] = "is not a regular file"
+        elif entry.name != BYTECODE:
+            inner = list_folder(entry, f"{path}/")
+            files.update(inner.files)
+            others.update(inner.others)
+    return listing
 
 
 @contextlib.contextmanager
-def _opened(file: "Traversable") -> Iterator[Any]:
-    """A regular file, to be read; whatever goes wrong is an OSError with a reason."""
+def _opened(file: Any) -> Iterator[Any]:
+    """A regular file, to be read; every failure is an OSError with a reason."""
     try:
-        if not isinstance(file, Path):
-            with file.open("rb") as stream:
-                yield stream
-            return
-        with open(file, "rb", opener=_open) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise OSError(None, "is no regular file")
+        on_disk = isinstance(file, Path)
+        with open(file, "rb", opener=_open) if on_disk else file.open("rb") as stream:
+            if on_disk and not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise OSError(None, "is not a regular file")
             yield stream
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise OSError(None, str(error)) from None
@@ -83,15 +73,10 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | _CAREFULLY)
 
 
-def read(file: "Traversable") -> bytes:
-    """The contents of a regular file.
-
-    Raises:
-        OSError: it cannot be read, or it is a link or a device.
-    """
+def read(file: Traversable) -> bytes:
+    """The contents of a regular file; an OSError if it is a link or a device."""
     with _opened(file) as stream:
-        contents: bytes = stream.read()
-    return contents
+        return bytes(stream.read())
 
 
 def digest(contents: bytes) -> str:
@@ -99,12 +84,8 @@ def digest(contents: bytes) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-def digest_of(file: "Traversable") -> str:
-    """SHA-256 of a regular file of any size.
-
-    Raises:
-        OSError: it cannot be read, or it is a link or a device.
-    """
+def digest_of(file: Traversable) -> str:
+    """SHA-256 of a regular file of any size; an OSError if it is a link or a device."""
     sha256 = hashlib.sha256()
     with _opened(file) as stream:
         while block := stream.read(1 << 20):
@@ -112,12 +93,11 @@ def digest_of(file: "Traversable") -> str:
     return sha256.hexdigest()
 
 
-def shown(path: object) -> str:
-    """A path as a terminal may safely show it: what does not print is escaped."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
+def printable(text: object) -> str:
+    """The text as a terminal may safely print it: control characters are escaped."""
+    return str(text) if str(text).isprintable() else ascii(str(text))
 
 
-def why(error: OSError) -> str:
-    """What the system says of an error, without the path."""
+def reason(error: OSError) -> str:
+    """The reason that the system gives for an error, without the path."""
     return str(error.strerror or error)

@@ -1,162 +1,130 @@
-"""The record of a vendored tree, ``VENDORED.json``, and what differs from it.
+"""The records that a package is compared with.
 
-The record names every file but itself with its SHA-256. A tree is compared by listing it and
-looking up each file in the record, so a path in the record is never opened: whatever it says,
-nothing outside the tree is read.
+``VENDORED.json`` names every file of a vendored tree but itself, with its SHA-256. ``RECORD`` is
+the table of paths, hashes and sizes that an installer writes. A package is compared by listing it
+and looking up each file in the record. So no path of a record is ever opened, and nothing outside
+the package is read.
 """
 
+import base64
+import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from importlib.metadata import Distribution
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from ..._version import PROJECT
-from .files import Listing, digest, digest_of, read, shown, why
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
+from .. import CommandError
+from .files import Traversable, digest, printable, read, reason
 
 RECORD = "VENDORED.json"
 _FORMAT = 1
-_FIELDS: dict[str, Any] = {
-    "format": int,
-    "project": str,
-    "version": str,
-    "revision": (str, type(None)),
-    "date": str,
-    "python": str,
-    "requires": dict,
-    "files": dict,
-}
+_TYPES: dict[str, Any] = {"revision": (str, type(None)), "requires": dict, "files": dict}
 
 
-class Malformed(Exception):
-    """What is wrong with a record, in a line."""
+class MalformedRecord(Exception):
+    """A record that cannot be used, and why."""
+
+    def __str__(self) -> str:
+        return f"the record is malformed: {self.args[0]}"
+
+
+class NoRecord(CommandError):
+    """There is no record to compare a package with."""
 
 
 class Record(NamedTuple):
-    """What a vendored tree says of itself.
+    """The record of a vendored tree."""
 
-    Attributes:
-        version: of the package.
-        revision: of its source; None where nobody knows.
-        date: of the tree, ISO 8601 in UTC.
-        python: the versions of Python that it runs on.
-        requires: the packages that it needs, and their versions.
-        files: SHA-256 of every file, by paths with slashes.
-    """
-
-    version: str
-    revision: Optional[str]
-    date: str
-    python: str
-    requires: Mapping[str, str]
-    files: Mapping[str, str]
+    version: str  # of the package
+    revision: Optional[str]  # of its source; None if unknown
+    date: str  # of the tree, ISO 8601 in UTC
+    python: str  # the versions of Python that it runs on
+    requires: Mapping[str, str]  # the versions of packages that it needs, by names
+    files: Mapping[str, str]  # SHA-256 of every file, by paths with slashes
 
 
-class Difference(NamedTuple):
-    """A file that is not as its record says.
-
-    Attributes:
-        kind: ``changed``, ``missing``, ``extra`` or ``unread``.
-        path: with slashes, from the root of the tree.
-        reason: why, if that is not obvious.
-    """
-
-    kind: str
-    path: str
-    reason: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind:<8} {shown(self.path)}" + (f" ({self.reason})" if self.reason else "")
-
-
-def written(record: Record) -> bytes:
+def dump(record: Record) -> bytes:
     """The record as a file: the same bytes for the same record."""
     fields = {"format": _FORMAT, "project": PROJECT, **record._asdict()}
     fields["files"] = dict(sorted(record.files.items()))
     return (json.dumps(fields, indent=2) + "\n").encode()
 
 
-def parsed(contents: bytes) -> Record:
-    """The record in a file.
-
-    Raises:
-        Malformed: it is none that this version can read, or names files outside the tree.
-    """
+def parse(contents: bytes) -> Record:
+    """The record in a file, which must not name files outside the tree."""
     try:
         fields = json.loads(contents, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
-        raise Malformed(f"it is no JSON: {error}") from None
+        raise MalformedRecord(f"it is not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise Malformed("it is no JSON object")
+        raise MalformedRecord("it is not a JSON object")
     if fields.get("project") != PROJECT or fields.get("format") != _FORMAT:
-        raise Malformed(f"it is no record of format {_FORMAT} of {PROJECT}")
-    for name, kind in _FIELDS.items():
-        if not isinstance(fields.get(name, ...), kind):
-            raise Malformed(f"its field {name} is missing or of a wrong type")
-    if set(fields) != set(_FIELDS):
-        raise Malformed(f"it has unknown fields: {shown(sorted(set(fields) - set(_FIELDS)))}")
+        raise MalformedRecord(f"it is not a record of format {_FORMAT} of {PROJECT}")
+    for name in Record._fields:
+        if not isinstance(fields.get(name, ...), _TYPES.get(name, str)):
+            raise MalformedRecord(f"its field {name} is missing or of a wrong type")
+    if unknown := sorted(fields.keys() - {"format", "project", *Record._fields}):
+        raise MalformedRecord(f"it has unknown fields: {printable(unknown)}")
     if not fields["files"]:
-        raise Malformed("it names no file")
+        raise MalformedRecord("it names no file")
     for path, sha256 in fields["files"].items():
         check_path(path)
         if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
-            raise Malformed(f"the SHA-256 of {shown(path)} is not 64 hexadecimal digits")
+            raise MalformedRecord(f"the SHA-256 of {printable(path)} is not 64 hexadecimal digits")
     return Record(*(fields[name] for name in Record._fields))
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = dict(pairs)
-    if len(names) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return names
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a name occurs twice in one object")
+    return dict(pairs)
 
 
 def check_path(path: str) -> None:
-    """Refuses a path that leads out of the tree, on any system, or is not written in the one way.
-
-    Raises:
-        Malformed: it is such a path.
-    """
+    """Refuses a path that leads out of the tree on any system, or that has a shorter spelling."""
     pure, windows = PurePosixPath(path), PureWindowsPath(path)
     if pure.is_absolute() or windows.drive or windows.root or ".." in windows.parts:
-        raise Malformed(f"the path {shown(path)} leads out of the tree")
+        raise MalformedRecord(f"the path {printable(path)} leads out of the tree")
     if str(pure) != path or "\\" in path or "\0" in path or path in (".", RECORD):
-        raise Malformed(f"{shown(path)} is no path of a file of the tree")
+        raise MalformedRecord(f"{printable(path)} is not a path of a file of the tree")
 
 
-def read_record(folder: "Traversable") -> tuple[Record, str]:
-    """The record of a tree, and the SHA-256 of its file.
-
-    Raises:
-        Malformed: it is there and cannot be used.
-        FileNotFoundError: it is not there.
-    """
-    file = folder / RECORD
+def read_record(folder: Traversable) -> tuple[Record, str]:
+    """The record of a vendored tree, and the SHA-256 of its file."""
     try:
-        contents = read(file)
+        contents = read(folder / RECORD)
     except FileNotFoundError:
-        raise
+        raise NoRecord(f"there is no {RECORD} in {folder}: it is not a vendored tree") from None
     except OSError as error:
-        raise Malformed(f"it cannot be read: {why(error)}") from None
-    return parsed(contents), digest(contents)
+        raise MalformedRecord(f"it cannot be read: {reason(error)}") from None
+    return parse(contents), digest(contents)
 
 
-def differences(recorded: Mapping[str, str], listing: Listing) -> Iterator[Difference]:
-    """Every file that is not as recorded, in the order of the paths."""
-    for path in sorted({*recorded, *listing.files, *listing.others}):
-        if path in listing.others:
-            kind = "changed" if path in recorded else "extra"
-            yield Difference(kind, path, listing.others[path])
-        elif path not in recorded:
-            yield Difference("extra", path)
-        elif path not in listing.files:
-            yield Difference("missing", path)
-        else:
-            try:
-                if digest_of(listing.files[path]) != recorded[path]:
-                    yield Difference("changed", path)
-            except OSError as error:
-                yield Difference("unread", path, why(error))
+def installed_record(distribution: Distribution) -> dict[str, str]:
+    """SHA-256 of the files of our package and of its metadata, by paths from where both are."""
+    try:
+        text = distribution.read_text("RECORD") or ""
+        rows = [row for row in csv.reader(text.splitlines(), strict=True) if row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise MalformedRecord(f"it cannot be read: {error}") from None
+    if not rows:
+        raise MalformedRecord("it is missing or empty")
+    recorded = {}
+    for row in rows:
+        if len(row) != 3:
+            raise MalformedRecord(f"a line has {len(row)} fields instead of 3")
+        path, hashed, _ = row
+        first, *rest = path.split("/")
+        if not rest or (first != PROJECT and not first.endswith(".dist-info")) or ".." in rest:
+            raise MalformedRecord(
+                f"the path {printable(path)} is neither in {PROJECT} nor in its metadata"
+            )
+        found = re.fullmatch("sha256=([A-Za-z0-9_-]{43})", hashed)
+        if found:
+            recorded[path] = base64.urlsafe_b64decode(f"{found[1]}=").hex()
+        elif hashed:  # RECORD itself has no hash, nor has bytecode
+            raise MalformedRecord(f"the hash of {printable(path)} is not a SHA-256")
+    return recorded

@@ -1,9 +1,9 @@
-"""The tests that a vendored tree can run, and how they find the package around them.
+"""The tests that a vendored tree can run.
 
-A test file comes along if its ``pytestmark`` says ``pytest.mark.runtime``: such files import
-nothing but the package, its run-time dependencies, pytest, and their neighbours. In a checkout they
-import the package by its name, which is not its name in a vendored tree, and may there be the name
-of another copy. So imports are rewritten to relative ones, and the folder becomes a package.
+A test file is copied if its ``pytestmark`` has ``pytest.mark.runtime``: such files import only the
+package, its run-time dependencies, pytest, and their neighbours. A vendored tree may have another
+name, and its old name may be that of another copy. So imports of the package become relative, and
+the folder of tests becomes a package.
 """
 
 import ast
@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..._version import PROJECT
-from ..common import Refusal
-from .files import listed, read
+from .. import CommandError
+from .files import list_folder, read
 
 TESTS = "tests"
 WITH_TESTS = "a checkout or a source distribution"
-_MARK = "runtime"
-_ALWAYS = "conftest"
 _INIT = f'''"""The tests of the package around this folder, which they call {PROJECT}."""
 
 from importlib import import_module
@@ -27,47 +25,35 @@ from importlib import import_module
 
 
 def runtime_tests(folder: Path) -> dict[str, bytes]:
-    """The test files, and what they import, by paths in a vendored tree.
-
-    Raises:
-        Refusal: the folder is missing or holds none, or an import cannot be made relative.
-    """
-    files = {path: file for path, file in listed(folder).files.items() if path.endswith(".py")}
+    """The marked test files and the neighbours that they import, by paths in a vendored tree."""
+    files = {path: file for path, file in list_folder(folder).files.items() if path.endswith(".py")}
     sources = {path[:-3]: read(file).decode() for path, file in files.items() if "/" not in path}
     chosen = {name for name, source in sources.items() if _is_marked(source)}
-    if not chosen or _ALWAYS not in sources:
-        raise Refusal(f"--with-tests: there are no tests in {folder}; vendor from {WITH_TESTS}")
-    wanted = [_ALWAYS, *sorted(chosen)]
-    for name in wanted:  # which grows
-        wanted += sorted(_neighbours(sources[name], set(sources)) - set(wanted))
+    if not chosen or "conftest" not in sources:
+        raise CommandError(f"--with-tests: no tests in {folder}; vendor from {WITH_TESTS}")
+    wanted = ["conftest", *sorted(chosen)]
+    for name in wanted:  # the list grows
+        imported = {module for _, module in _imports(sources[name])}
+        wanted += sorted((imported & sources.keys()) - set(wanted))
     rewritten = {name: _rewritten(sources[name], set(sources)) for name in wanted}
     rewritten["__init__"] = _INIT
     return {f"{TESTS}/{name}.py": source.encode() for name, source in rewritten.items()}
 
 
 def _is_marked(source: str) -> bool:
-    return PROJECT in source and any(
-        isinstance(node, ast.Assign)
-        and any(
-            isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets
-        )
-        and any(isinstance(x, ast.Attribute) and x.attr == _MARK for x in ast.walk(node.value))
-        for node in ast.parse(source).body
-    )
+    assigned = (ast.unparse(x) for x in ast.parse(source).body if isinstance(x, ast.Assign))
+    marks = (x for x in assigned if x.startswith("pytestmark = "))
+    return PROJECT in source and any("mark.runtime" in x for x in marks)
 
 
 def _imports(source: str) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
-    """Every absolute import, with the module that it names; statements of several are not ours."""
+    """Every absolute import, with the module that it names."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and not node.level and node.module:
             yield node, node.module
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 yield node, alias.name
-
-
-def _neighbours(source: str, names: set[str]) -> set[str]:
-    return {module for _, module in _imports(source)} & names
 
 
 def _rewritten(source: str, neighbours: set[str]) -> str:
@@ -84,6 +70,6 @@ def _rewritten(source: str, neighbours: set[str]) -> str:
         elif len(node.names) == 1 and not rest:
             relative, old = f"from . import {module}", f"import {module}"
         else:
-            raise Refusal(f"--with-tests: cannot make relative: {line.strip()}")
+            raise CommandError(f"--with-tests: cannot make relative: {line.strip()}")
         lines[node.lineno - 1] = line.replace(old, relative, 1)
     return "".join(lines)
