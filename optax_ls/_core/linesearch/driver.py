@@ -22,6 +22,7 @@ import numpy as np
 from .. import checks, numerics, reductions, transforms, tree
 from .. import objective as _objective
 from ..types import GradientTransformationExtraArgs, Params
+from .conditions import Message
 
 
 class LinesearchCore(Protocol):
@@ -40,8 +41,8 @@ class LinesearchCore(Protocol):
         """Takes phi(step) and phi'(step)."""
         ...
 
-    def diagnose(self, state: Any) -> list[tuple[Any, str, dict[str, Any]]]:
-        """What to print of a failed search: conditions, messages and their fields."""
+    def diagnose(self, state: Any) -> list[Message]:
+        """The messages of a search that failed."""
         ...
 
 
