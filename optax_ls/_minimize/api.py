@@ -17,7 +17,7 @@ from .._core import checks, numerics, tree
 from .._core import objective as _objective
 from .._core.lbfgs.inverse_hessian import inverse_hessian
 from .._core.linesearch.backtracking import Backtracking
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
 from . import loop as _descent
@@ -36,7 +36,7 @@ def minimize(
     has_aux: bool = False,
     value_and_grad: bool = False,
     memory_size: int = 10,
-    linesearch: Union[str, LinesearchCore] = "more_thuente",
+    linesearch: Union[str, LineSearch] = "more_thuente",
     max_linesearch_steps: Optional[int] = None,
     gtol: Optional[chex.Numeric] = None,
     ftol: Optional[chex.Numeric] = None,
@@ -163,7 +163,7 @@ class _Inputs(NamedTuple):
 class _Settings:
     """What the program of a minimisation depends on, beside functions and shapes."""
 
-    core: LinesearchCore
+    core: LineSearch
     memory_size: int
     has_aux: bool
     gives_grad: bool
@@ -172,7 +172,7 @@ class _Settings:
     side_by_side: bool
 
 
-_CORES: dict[str, Callable[[int], LinesearchCore]] = {
+_CORES: dict[str, Callable[[int], LineSearch]] = {
     # A curvature tighter than the usual 0.9 pays: better pairs, for few evaluations more.
     "more_thuente": lambda steps: MoreThuente(steps, curv_rtol=0.45),
     "zoom": lambda steps: Zoom(steps),
@@ -180,7 +180,7 @@ _CORES: dict[str, Callable[[int], LinesearchCore]] = {
 }
 
 
-def _core(linesearch: Union[str, LinesearchCore], max_steps: Optional[int]) -> LinesearchCore:
+def _core(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> LineSearch:
     if isinstance(linesearch, str):
         checks.one_of("linesearch", linesearch, tuple(_CORES))
         return _CORES[linesearch](30 if max_steps is None else max_steps)

@@ -22,7 +22,7 @@ from .._core.lbfgs import direction as _direction
 from .._core.lbfgs import memory as _memory
 from .._core.lbfgs import products as _products
 from .._core.lbfgs import scaling
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation, Traced
 from . import termination
 from . import trial as _trial
@@ -124,7 +124,7 @@ def _turned(
 
 
 def _advance(
-    core: LinesearchCore,
+    core: LineSearch,
     evaluate: Callable[[Any], Evaluation],
     limits: termination.Limits,
     state: MinimizeState,
@@ -182,7 +182,7 @@ def _advance(
 
 
 def run(
-    core: LinesearchCore,
+    core: LineSearch,
     objective: Traced,
     state: MinimizeState,
     limits: termination.Limits,

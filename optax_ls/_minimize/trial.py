@@ -15,7 +15,7 @@ import numpy as np
 
 from .._core import batching, numerics, reductions, tree
 from .._core.lbfgs import memory as _memory
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from . import termination
 from .result import MinimizeStatus
@@ -77,7 +77,7 @@ class MinimizeState(NamedTuple):
     status: jax.Array
 
 
-def start(core: LinesearchCore, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
+def start(core: LineSearch, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
     """The state before the first evaluation."""
     dtype = numerics.search_dtype(params)
     memory = _memory.start(params, memory_size, bending=True)
@@ -131,7 +131,7 @@ def along(params: Any, step: jax.Array, direction: Any) -> Any:
     return jax.tree.map(move, params, direction)
 
 
-def next_trial(core: LinesearchCore, state: MinimizeState) -> tuple[jax.Array, Any]:
+def next_trial(core: LineSearch, state: MinimizeState) -> tuple[jax.Array, Any]:
     """The step to try next, and the params there."""
     dtype = state.value.dtype
     first_step = core.start(state.value, -jnp.ones_like(state.value), jnp.ones((), dtype)).step
@@ -140,9 +140,7 @@ def next_trial(core: LinesearchCore, state: MinimizeState) -> tuple[jax.Array, A
     return step, along(state.memory.params, step, state.direction)
 
 
-def attempt(
-    core: LinesearchCore, evaluate: Callable[[Any], Evaluation], state: MinimizeState
-) -> Trial:
+def attempt(core: LineSearch, evaluate: Callable[[Any], Evaluation], state: MinimizeState) -> Trial:
     dtype = state.value.dtype
     step, params = next_trial(core, state)
     found = evaluate(params)
@@ -176,7 +174,7 @@ def _course(state: MinimizeState) -> tuple[jax.Array, jax.Array]:
     return running, running & (state.num_evals == 0)
 
 
-def tell(core: LinesearchCore, state: MinimizeState, trial: Trial) -> Told:
+def tell(core: LineSearch, state: MinimizeState, trial: Trial) -> Told:
     """Tells the core of a trial; state and trial come without trees."""
     running, first = _course(state)
 
