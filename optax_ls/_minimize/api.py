@@ -120,6 +120,8 @@ def minimize(
     checks.whole_number("max_iters", max_iters, at_least=0)
     if max_evals is not None:
         checks.whole_number("max_evals", max_evals, at_least=1)
+    if max_linesearch_steps is not None:
+        checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
     if callback is not None:
         checks.function("callback", callback)
     core = _core(linesearch, max_linesearch_steps)

@@ -3,11 +3,13 @@
 A search knows phi(step) = f(params + step * updates) only by values and slopes at single steps.
 """
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Optional, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
+
+from .. import checks
 
 FLAG_CURVATURE_COND_NOT_SATISFIED = (
     "The step returned decreases the objective sufficiently, but its curvature is not small."
@@ -50,6 +52,22 @@ class Message(NamedTuple):
     condition: chex.Numeric
     text: str
     numbers: dict[str, jax.Array]
+
+
+def check_limits(
+    max_steps: chex.Numeric,
+    max_step_size: Optional[chex.Numeric],
+    names: tuple[str, str] = ("max_steps", "max_step_size"),
+) -> None:
+    """Raises TypeError or ValueError unless the limits of a Wolfe search are in range.
+
+    Args:
+        max_steps: the number of steps that may be tried, at least 1.
+        max_step_size: the largest step, positive; None for no limit.
+        names: the names that the caller has for the two.
+    """
+    checks.whole_number(names[0], max_steps, at_least=1)
+    checks.number(names[1], max_step_size, above=0, optional=True)
 
 
 def missing_decrease(

@@ -118,8 +118,7 @@ class MoreThuente:
     needs_slope = True
 
     def __post_init__(self) -> None:
-        checks.whole_number("max_linesearch_steps", self.max_steps, at_least=1)
-        checks.number("max_learning_rate", self.max_step_size, above=0, optional=True)
+        conditions.check_limits(self.max_steps, self.max_step_size)
         checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
         checks.number("curv_rtol", self.curv_rtol, at_least=0)
         checks.number("noise_rtol", self.noise_rtol, at_least=0, optional=True)

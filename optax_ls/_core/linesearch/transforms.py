@@ -9,10 +9,13 @@ import jax.numpy as jnp
 
 from .. import checks
 from ..types import GradientTransformationExtraArgs, Updates
-from . import driver
-from .backtracking import Backtracking
+from . import conditions, driver
+from .backtracking import Backtracking, check_max_steps
 from .more_thuente import MoreThuente
 from .zoom import Zoom
+
+# The names that the transformations have for the limits of a Wolfe search.
+_LIMITS = ("max_linesearch_steps", "max_learning_rate")
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
@@ -206,6 +209,7 @@ def scale_by_backtracking_linesearch(
         >>> float(fn(w, **data)) < 0.1
         True
     """
+    check_max_steps("max_backtracking_steps", max_backtracking_steps)
     checks.number("increase_factor", increase_factor, above=0)
     checks.number("max_learning_rate", max_learning_rate, above=0)
     search = Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol)
@@ -312,6 +316,7 @@ def scale_by_zoom_linesearch(
         >>> float(fn(w)) < 1e-2
         True
     """
+    conditions.check_limits(max_linesearch_steps, max_learning_rate, _LIMITS)
     search = Zoom(
         max_linesearch_steps,
         max_learning_rate,
@@ -415,6 +420,7 @@ def scale_by_more_thuente_linesearch(
         >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
         True
     """
+    conditions.check_limits(max_linesearch_steps, max_learning_rate, _LIMITS)
     search = MoreThuente(
         max_linesearch_steps, max_learning_rate, slope_rtol, curv_rtol, noise_rtol, interval_rtol
     )

@@ -31,7 +31,7 @@ from .conditions import Message, Point, Sample
 
 FLAG_INTERVAL_NOT_FOUND = (
     "The search reached the largest step allowed before it found an interval that contains a step "
-    "of small curvature. Consider a larger max_learning_rate."
+    "of small curvature. Consider a larger max_learning_rate (max_step_size of Zoom)."
 )
 FLAG_INTERVAL_TOO_SMALL = "The interval searched became shorter than stepsize_precision."
 
@@ -94,8 +94,7 @@ class Zoom:
     needs_slope = True
 
     def __post_init__(self) -> None:
-        checks.whole_number("max_linesearch_steps", self.max_steps, at_least=1)
-        checks.number("max_learning_rate", self.max_step_size, above=0, optional=True)
+        conditions.check_limits(self.max_steps, self.max_step_size)
         checks.number("tol", self.tol, at_least=0)
         checks.number("increase_factor", self.increase_factor, above=0)
         checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
