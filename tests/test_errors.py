@@ -238,6 +238,39 @@ OUT_OF_RANGE = {
         "approx_dec_rtol": [-1e-6],
         "stepsize_precision": [-1e-5],
     },
+    optax_ls.scale_by_more_thuente_linesearch: {
+        "max_linesearch_steps": [0, -1],
+        "max_learning_rate": [0, -1.0],
+        "slope_rtol": [-0.1, 1.0],
+        "curv_rtol": [-0.1],
+        "noise_rtol": [-1e-6],
+        "interval_rtol": [-1e-5],
+    },
+    optax_ls.Zoom: {
+        "max_steps": [0, -1],
+        "max_step_size": [0, -1.0],
+        "tol": [-1e-3],
+        "increase_factor": [0.0, -2.0],
+        "slope_rtol": [-0.1, 1.0],
+        "curv_rtol": [-0.1],
+        "approx_dec_rtol": [-1e-6],
+        "stepsize_precision": [-1e-5],
+    },
+    optax_ls.MoreThuente: {
+        "max_steps": [0, -1],
+        "max_step_size": [0, -1.0],
+        "slope_rtol": [-0.1, 1.0],
+        "curv_rtol": [-0.1],
+        "noise_rtol": [-1e-6],
+        "interval_rtol": [-1e-5],
+    },
+    optax_ls.Backtracking: {
+        "max_steps": [-1],
+        "slope_rtol": [-0.1, 1.0],
+        "decrease_factor": [-0.5, 0.0, 1.0, 1.5],
+        "atol": [-1e-3],
+        "rtol": [-1e-3],
+    },
     optax_ls.scale_by_backtracking_linesearch: {
         "max_backtracking_steps": [-1],
         "slope_rtol": [-0.1, 1.0],
@@ -248,7 +281,7 @@ OUT_OF_RANGE = {
         "rtol": [-1e-3],
     },
 }
-INTEGERS = ("max_linesearch_steps", "max_backtracking_steps")
+INTEGERS = ("max_linesearch_steps", "max_backtracking_steps", "max_steps")
 ALL_SETTINGS = [(make, name) for make, settings in OUT_OF_RANGE.items() for name in settings]
 REALS = [(make, name) for make, name in ALL_SETTINGS if name not in INTEGERS]
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from .._core import checks, numerics
 from .._core.linesearch.backtracking import Backtracking
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
 from .flatten import on_one_device
@@ -31,7 +31,7 @@ def minimize(
     has_aux: bool = False,
     value_and_grad: bool = False,
     memory_size: int = 10,
-    linesearch: Union[str, LinesearchCore] = "more_thuente",
+    linesearch: Union[str, LineSearch] = "more_thuente",
     max_linesearch_steps: Optional[int] = None,
     gtol: Optional[chex.Numeric] = None,
     ftol: Optional[chex.Numeric] = None,
@@ -115,6 +115,8 @@ def minimize(
     checks.whole_number("max_iters", max_iters, at_least=0)
     if max_evals is not None:
         checks.whole_number("max_evals", max_evals, at_least=1)
+    if max_linesearch_steps is not None:
+        checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
     if callback is not None:
         checks.function("callback", callback)
     search = _search(linesearch, max_linesearch_steps)
@@ -147,7 +149,7 @@ def minimize(
     return solve(fun, params, inputs, settings, limits, state)
 
 
-_SEARCHES: dict[str, Callable[[int], LinesearchCore]] = {
+_SEARCHES: dict[str, Callable[[int], LineSearch]] = {
     # A curvature tighter than the usual 0.9 pays: better pairs, for few evaluations more.
     "more_thuente": lambda steps: MoreThuente(steps, curv_rtol=0.45),
     "zoom": lambda steps: Zoom(steps),
@@ -155,7 +157,7 @@ _SEARCHES: dict[str, Callable[[int], LinesearchCore]] = {
 }
 
 
-def _search(linesearch: Union[str, LinesearchCore], max_steps: Optional[int]) -> LinesearchCore:
+def _search(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> LineSearch:
     if isinstance(linesearch, str):
         checks.one_of("linesearch", linesearch, tuple(_SEARCHES))
         return _SEARCHES[linesearch](30 if max_steps is None else max_steps)

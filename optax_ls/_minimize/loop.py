@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .._core import batching, numerics, tree
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from . import termination
 from .history import History
@@ -23,7 +23,7 @@ Carry = tuple[MinimizeState, Optional[History]]
 
 
 def run(
-    search: LinesearchCore,
+    search: LineSearch,
     evaluate: Callable[[Any], Evaluation],
     state: MinimizeState,
     limits: termination.Limits,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import checks, numerics, objective, tree
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from . import loop
 from .flatten import Flattening
 from .history import History
@@ -43,7 +43,7 @@ class Settings:
         joins_leaves: whether small leaves share a vector.
     """
 
-    search: LinesearchCore
+    search: LineSearch
     memory_size: int
     has_aux: bool
     gives_grad: bool

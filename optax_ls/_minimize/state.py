@@ -9,7 +9,7 @@ from .._core import numerics
 from .._core.lbfgs import memory
 from .._core.lbfgs.memory import ScaleByLBFGSState
 from .._core.lbfgs.scaling import Pair
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from .termination import Progress
 
 
@@ -71,7 +71,7 @@ class MinimizeState(NamedTuple):
     status: jax.Array
 
 
-def init(search: LinesearchCore, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
+def init(search: LineSearch, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
     """The state before the first evaluation."""
     dtype = numerics.search_dtype(params)
     empty = memory.init(params, memory_size)

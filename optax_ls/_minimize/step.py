@@ -21,7 +21,7 @@ from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients
 from .._core.lbfgs.memory import write_rows
 from .._core.lbfgs.scaling import Pair
-from .._core.linesearch.driver import LinesearchCore
+from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from . import termination
 from .result import MinimizeStatus
@@ -88,7 +88,7 @@ def along(params: Any, step: jax.Array, direction: Any) -> Any:
 
 
 def evaluate_trial(
-    search: LinesearchCore, evaluate: Callable[[Any], Evaluation], state: MinimizeState
+    search: LineSearch, evaluate: Callable[[Any], Evaluation], state: MinimizeState
 ) -> tuple[Point, Trial]:
     """Evaluates the objective at the step that the search asks for; first of all at the start."""
     dtype, iterate = state.value.dtype, state.memory
@@ -169,7 +169,7 @@ class Scalars(NamedTuple):
         return cls(*(getattr(state, name) for name in cls._fields))
 
 
-def advance_search(search: LinesearchCore, state: Scalars, trial: Trial) -> Any:
+def advance_search(search: LineSearch, state: Scalars, trial: Trial) -> Any:
     """The state of the search after a trial, which is the first of the search if it is fresh."""
     begun = search.start(state.value, trial.slope_init, jnp.ones_like(state.step))
     begun = tree.where(state.fresh, numerics.keep_types(begun, state.search), state.search)
@@ -283,7 +283,7 @@ def corrected(pair: Pair, multiple: jax.Array) -> Pair:
 
 
 def advance(
-    search: LinesearchCore,
+    search: LineSearch,
     evaluate: Callable[[Any], Evaluation],
     limits: Limits,
     state: MinimizeState,

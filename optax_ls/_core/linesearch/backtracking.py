@@ -1,13 +1,12 @@
 """Backtracking along a line until the value has decreased sufficiently (Armijo's rule).
 
-A core: it knows phi(step) = f(params + step * updates) only through the numbers it is told. Of
-Nocedal & Wright, Numerical Optimization (2006), this is Algorithm 3.1, with tolerances::
+Of Nocedal & Wright, Numerical Optimization (2006), this is Algorithm 3.1, with tolerances::
 
     phi(step) <= (1 + rtol) phi(0) + slope_rtol step phi'(0) + atol              (3.4)
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -15,10 +14,16 @@ import jax.numpy as jnp
 
 from .. import checks, numerics
 from . import conditions
+from .conditions import Message
+
+
+def check_max_steps(name: str, max_steps: chex.Numeric) -> None:
+    """Raises TypeError or ValueError, with the caller's ``name``, unless it is a count."""
+    checks.whole_number(name, max_steps, at_least=0)
 
 
 class BacktrackingState(NamedTuple):
-    """Where a backtracking search stands; scalars of the search dtype unless said otherwise.
+    """The state of a backtracking search; scalars of the search dtype unless said otherwise.
 
     Attributes:
         step: the step to try next; once ``done``, the step chosen.
@@ -27,8 +32,8 @@ class BacktrackingState(NamedTuple):
         num_steps: counter, steps tried.
         value_init: phi(0).
         slope_init: phi'(0).
-        decrease_error: by how much the last step missed sufficient decrease; 0 if it did not,
-            infinite if the value there is not a number.
+        decrease_error: the amount by which the last step missed sufficient decrease; 0 if it did
+            not, infinite if the value there is not a number.
     """
 
     step: jax.Array
@@ -42,7 +47,7 @@ class BacktrackingState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Backtracking:
-    """The core and its settings; see :func:`scale_by_backtracking_linesearch` for their meaning.
+    """Backtracking; :func:`scale_by_backtracking_linesearch` explains its settings.
 
     Invariant: every step tried so far failed (3.4), and the next one is ``decrease_factor`` times
     the last.
@@ -57,7 +62,7 @@ class Backtracking:
     needs_slope = False
 
     def __post_init__(self) -> None:
-        checks.whole_number("max_backtracking_steps", self.max_steps, at_least=0)
+        check_max_steps("max_steps", self.max_steps)
         checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
         checks.number("decrease_factor", self.decrease_factor, above=0, below=1)
         checks.number("atol", self.atol, at_least=0)
@@ -65,45 +70,46 @@ class Backtracking:
 
     def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> BacktrackingState:
         """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
-        no = jnp.zeros((), bool)
-        infinite = jnp.full_like(value, jnp.inf)
+        no, infinite = jnp.zeros((), bool), jnp.full_like(value, jnp.inf)
         return BacktrackingState(step, no, no, numerics.counter(), value, slope, infinite)
 
     def advance(
         self, state: BacktrackingState, value: jax.Array, slope: jax.Array
     ) -> BacktrackingState:
-        """Takes phi(step); decides whether to accept the step, shorten it, or give up."""
+        """Takes phi(step); accepts the step, shortens it, or gives up."""
         del slope
         bound = (1 + self.rtol) * state.value_init + self.slope_rtol * state.step * state.slope_init
         error = conditions.error(value - bound - self.atol)
         num_steps = numerics.increment(state.num_steps)
         accepted = error <= 0
-        failed = ~accepted & (num_steps > self.max_steps)
+        done = accepted | (num_steps > self.max_steps)
         # A failed search still takes its last step, unless the value there is not finite.
-        last = jnp.where(failed & ~jnp.isfinite(value), 0, state.step)
-        return state._replace(
-            step=jnp.where(accepted | failed, last, state.step * self.decrease_factor),
-            done=accepted | failed,
-            failed=failed,
+        last = jnp.where(jnp.isfinite(value), state.step, 0)
+        return BacktrackingState(
+            step=jnp.where(done, last, state.step * self.decrease_factor),
+            done=done,
+            failed=done & ~accepted,
             num_steps=num_steps,
+            value_init=state.value_init,
+            slope_init=state.slope_init,
             decrease_error=error,
         )
 
-    def diagnose(self, state: BacktrackingState) -> list[tuple[Any, str, dict[str, Any]]]:
-        """What to print of a failed search: conditions, messages and their fields."""
-        yes = jnp.ones((), bool)
+    def diagnose(self, state: BacktrackingState) -> list[Message]:
+        """The message of a search that failed."""
+        numbers = {
+            "value": state.value_init,
+            "slope": state.slope_init,
+            "step": state.step,
+            "error": state.decrease_error,
+        }
         return [
-            (
-                yes,
+            Message(
+                True,
                 "Value at current params: {value}\nSlope along update direction: {slope}\n"
                 "Stepsize: {step}\nDecrease error: {error}\n"
                 "No step satisfying sufficient decrease was found; allow more backtracking steps "
                 "or a smaller decrease_factor.",
-                {
-                    "value": state.value_init,
-                    "slope": state.slope_init,
-                    "step": state.step,
-                    "error": state.decrease_error,
-                },
+                numbers,
             )
         ]

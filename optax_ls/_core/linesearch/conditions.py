@@ -1,14 +1,15 @@
-"""What cores share: points of phi, conditions on them, minima of curves through them, words.
+"""Points on the line, the conditions on a step, and the messages of a search that failed.
 
-A curve without a minimum gives NaN or an infinity. A comparison with NaN is False, so whoever asks
-whether a minimum lies where it should never trusts one that does not exist.
+A search knows phi(step) = f(params + step * updates) only by values and slopes at single steps.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Optional, Protocol
 
 import chex
 import jax
 import jax.numpy as jnp
+
+from .. import checks
 
 FLAG_CURVATURE_COND_NOT_SATISFIED = (
     "The step returned decreases the objective sufficiently, but its curvature is not small."
@@ -19,111 +20,127 @@ FLAG_NOT_A_DESCENT_DIRECTION = (
 )
 
 
+class Sample(NamedTuple):
+    """A step and phi there; scalars of the search dtype."""
+
+    step: jax.Array
+    value: jax.Array
+
+
 class Point(NamedTuple):
-    """A step with phi and phi' there."""
+    """A step, phi and phi' there; scalars of the search dtype."""
 
     step: jax.Array
     value: jax.Array
     slope: jax.Array
 
-
-def choose(condition: jax.Array, if_true: Point, if_false: Point) -> Point:
-    """``if_true`` where the condition holds, else ``if_false``."""
-    return Point(*(jnp.where(condition, a, b) for a, b in zip(if_true, if_false, strict=True)))
-
-
-def missing_decrease(start: Point, point: Point, slope_rtol: chex.Numeric) -> jax.Array:
-    """How far ``point`` lies above the line of sufficient decrease (N&W eq. 3.7a)."""
-    return point.value - start.value - slope_rtol * point.step * start.slope
+    @property
+    def sample(self) -> Sample:
+        """The same without the slope."""
+        return Sample(self.step, self.value)
 
 
-def missing_curvature(start: Point, point: Point, curv_rtol: chex.Numeric) -> jax.Array:
-    """By how much the slope at ``point`` is steeper than curvature allows (N&W eq. 3.7b)."""
-    return jnp.abs(point.slope) - curv_rtol * jnp.abs(start.slope)
+class Message(NamedTuple):
+    """A sentence about a search that failed.
+
+    Attributes:
+        condition: bool scalar, whether the sentence is true.
+        text: the sentence, with ``{name}`` where a number goes.
+        numbers: scalars by name.
+    """
+
+    condition: chex.Numeric
+    text: str
+    numbers: dict[str, jax.Array]
+
+
+def check_limits(
+    max_steps: chex.Numeric,
+    max_step_size: Optional[chex.Numeric],
+    names: tuple[str, str] = ("max_steps", "max_step_size"),
+) -> None:
+    """Raises TypeError or ValueError unless the limits of a Wolfe search are in range.
+
+    Args:
+        max_steps: the number of steps that may be tried, at least 1.
+        max_step_size: the largest step, positive; None for no limit.
+        names: the names that the caller has for the two.
+    """
+    checks.whole_number(names[0], max_steps, at_least=1)
+    checks.number(names[1], max_step_size, above=0, optional=True)
+
+
+def missing_decrease(
+    change: jax.Array, step: jax.Array, slope_init: jax.Array, slope_rtol: chex.Numeric
+) -> jax.Array:
+    """How far ``change``, phi(step) - phi(0), lies above sufficient decrease (N&W eq. 3.7a)."""
+    return change - slope_rtol * step * slope_init
+
+
+def missing_curvature(
+    slope: jax.Array, slope_init: jax.Array, curv_rtol: chex.Numeric
+) -> jax.Array:
+    """The amount by which ``slope`` is steeper than small curvature allows (N&W eq. 3.7b)."""
+    return jnp.abs(slope) - curv_rtol * jnp.abs(slope_init)
 
 
 def error(missing: jax.Array) -> jax.Array:
-    """What is missing as an error: 0 if nothing is, infinite if it is not a number."""
+    """The missing amount as an error: at least 0, and infinite instead of NaN."""
     return jnp.where(jnp.isnan(missing), jnp.inf, jnp.maximum(missing, 0))
 
 
-def parabola_minimum(a: Point, b: Point) -> jax.Array:
-    """The minimum of the parabola with value and slope of ``a`` and the value of ``b``."""
-    width = b.step - a.step
-    curvature = ((b.value - a.value) / width - a.slope) / width
-    return a.step - a.slope / (2 * curvature)
+class WolfeState(Protocol):
+    """The fields that the states of both searches for a strong Wolfe step share."""
+
+    @property
+    def step(self) -> jax.Array: ...
+
+    @property
+    def num_steps(self) -> jax.Array: ...
+
+    @property
+    def value_init(self) -> jax.Array: ...
+
+    @property
+    def slope_init(self) -> jax.Array: ...
+
+    @property
+    def decrease_error(self) -> jax.Array: ...
+
+    @property
+    def curvature_error(self) -> jax.Array: ...
 
 
-def secant_minimum(a: Point, b: Point) -> jax.Array:
-    """The minimum of the parabola with the slopes of ``a`` and ``b``."""
-    return a.step + a.slope / (a.slope - b.slope) * (b.step - a.step)
-
-
-def cubic_fraction(a: Point, b: Point) -> tuple[jax.Array, jax.Array]:
-    """Where, from 0 at ``a`` to 1 at ``b``, the cubic with their values and slopes has its minimum.
-
-    N&W eq. (3.59), measured from the other end, and scaled so that squares do not overflow.
-
-    Returns:
-        The fraction, for which a negative discriminant counts as zero; and whether the
-        discriminant is positive, that is whether there is a minimum.
-    """
-    d1 = 3 * (a.value - b.value) / (b.step - a.step) + a.slope + b.slope
-    size = jnp.maximum(jnp.abs(d1), jnp.maximum(jnp.abs(a.slope), jnp.abs(b.slope)))
-    discriminant = (d1 / size) ** 2 - (a.slope / size) * (b.slope / size)
-    d2 = jnp.sign(b.step - a.step) * size * jnp.sqrt(jnp.maximum(discriminant, 0))
-    return (d2 - a.slope + d1) / (2 * d2 - a.slope + b.slope), discriminant > 0
-
-
-def cubic_minimum_of_three(a: Point, b: Point, c: Point) -> jax.Array:
-    """The minimum of the cubic with value and slope of ``a`` and the values of ``b`` and ``c``.
-
-    With t = step - a.step the cubic is value + slope t + q t^2 + p t^3, and its minimum is at
-    (r - q) / (3 p) = -slope / (r + q) with r = sqrt(q^2 - 3 p slope): whichever does not cancel.
-    """
-    width_b, width_c = b.step - a.step, c.step - a.step
-    curvature_b = ((b.value - a.value) / width_b - a.slope) / width_b
-    curvature_c = ((c.value - a.value) / width_c - a.slope) / width_c
-    p = (curvature_b - curvature_c) / (width_b - width_c)
-    q = curvature_b - p * width_b
-    r = jnp.sqrt(q**2 - 3 * p * a.slope)
-    return a.step + jnp.where(q > 0, -a.slope / (r + q), (r - q) / (3 * p))
-
-
-def diagnose(
-    state: Any, value: jax.Array, decreased: jax.Array, max_steps: chex.Numeric
-) -> list[tuple[Any, str, dict[str, Any]]]:
-    """What to print of a failed search for a Wolfe step: conditions, messages and their fields.
+def diagnose(state: WolfeState, decreased: jax.Array, max_steps: chex.Numeric) -> list[Message]:
+    """The messages of a failed search for a strong Wolfe step.
 
     Args:
-        state: of a core that has ended.
-        value: phi(0).
-        decreased: whether a step of sufficient decrease was found.
-        max_steps: how many steps were allowed.
+        state: the state of a search that has ended.
+        decreased: bool scalar, whether a step of sufficient decrease was found.
+        max_steps: the number of steps that were allowed.
     """
-    yes = jnp.ones((), bool)
     numbers = {
-        "value": value,
-        "slope": state.start.slope,
+        "value": state.value_init,
+        "slope": state.slope_init,
         "step": state.step,
         "decrease": state.decrease_error,
         "curvature": state.curvature_error,
     }
     return [
-        (
-            yes,
+        Message(
+            True,
             "Value at current params: {value}\nSlope along update direction: {slope}\n"
             "Stepsize: {step}\nDecrease error: {decrease}\nCurvature error: {curvature}",
             numbers,
         ),
-        (decreased, FLAG_CURVATURE_COND_NOT_SATISFIED, {}),
-        (~decreased, FLAG_NO_STEPSIZE_FOUND, {}),
-        (state.num_steps >= max_steps, "All steps allowed were tried; consider more.", {}),
-        (state.start.slope >= 0, FLAG_NOT_A_DESCENT_DIRECTION, {}),
-        (
+        Message(decreased, FLAG_CURVATURE_COND_NOT_SATISFIED, {}),
+        Message(~decreased, FLAG_NO_STEPSIZE_FOUND, {}),
+        Message(state.num_steps >= max_steps, "All steps allowed were tried; consider more.", {}),
+        Message(state.slope_init >= 0, FLAG_NOT_A_DESCENT_DIRECTION, {}),
+        Message(
             ~decreased & (state.step > 0),
-            "Taking the last step tried all the same: the objective may increase.",
+            "The last step tried is taken all the same: the objective may increase.",
             {},
         ),
-        (state.step == 0, "The objective is not finite there: not moving.", {}),
+        Message(state.step == 0, "The objective is not finite at any step tried: not moving.", {}),
     ]

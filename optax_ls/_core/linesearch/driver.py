@@ -1,13 +1,14 @@
-"""The engine: runs any core along a direction.
+"""Runs a line search along a direction: the protocol of a search, and the transformations' driver.
 
-A core answers questions about one number and does nothing else (reverse communication, as
+A line search knows only scalars: phi(step) = f(params + step * updates) and its slope phi'(step).
+It does not call the objective, but says which step to evaluate next (reverse communication, as
 MINPACK-2's ``dcsrch``)::
 
-    state = core.start(value, slope, step)  # phi(0), phi'(0), the first step to try
-    state = core.advance(state, value, slope)  # phi(step), phi'(step)
-    state.done, state.failed, state.step  # the verdict; until then, what to try next
+    state = search.start(value, slope, step)  # phi(0), phi'(0), the first step to try
+    state = search.advance(state, value, slope)  # phi(step), phi'(step)
+    state.done, state.failed, state.step  # until it is done, the step to try next
 
-The engine owns params, objective and gradient. It calls the objective at one place of the program,
+The driver has params, objective and gradient. It calls the objective at one place of the program,
 the body of its loop, so one copy of it is compiled.
 """
 
@@ -22,14 +23,15 @@ import numpy as np
 from .. import checks, numerics, reductions, transforms, tree
 from .. import objective as _objective
 from ..types import GradientTransformationExtraArgs, Params
+from .conditions import Message
 
 
-class LinesearchCore(Protocol):
-    """What the engine asks of a core."""
+class LineSearch(Protocol):
+    """A line search by reverse communication."""
 
     @property
     def needs_slope(self) -> bool:
-        """Whether ``advance`` looks at the slope."""
+        """Whether ``advance`` uses the slope."""
         ...
 
     def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> Any:
@@ -40,15 +42,18 @@ class LinesearchCore(Protocol):
         """Takes phi(step) and phi'(step)."""
         ...
 
-    def diagnose(self, state: Any) -> list[tuple[Any, str, dict[str, Any]]]:
-        """What to print of a failed search: conditions, messages and their fields."""
+    def diagnose(self, state: Any) -> list[Message]:
+        """The messages of a search that failed."""
         ...
 
 
-class _Trip(NamedTuple):
-    """The carry of the engine's loop: the core's state, and the last evaluation and its step.
+class _Carry(NamedTuple):
+    """The carry of the driver's loop.
 
-    The step is NaN before the first evaluation.
+    Attributes:
+        search: the state of the search.
+        step: scalar of the search dtype, the step evaluated last; NaN before the first evaluation.
+        found: the evaluation at that step.
     """
 
     search: Any
@@ -66,59 +71,58 @@ def _scaled(step: jax.Array, updates: Any, params: Any) -> Any:
 
 
 def _search(
-    core: LinesearchCore,
+    search: LineSearch,
     evaluate: Callable[[Any], _objective.Evaluation],
     params: Any,
     updates: Any,
     value_init: jax.Array,
     grad: Any,
-    last: _objective.Evaluation,
+    buffer: _objective.Evaluation,
     step: jax.Array,
-) -> _Trip:
-    """Runs a core until it is done and the step it chose is the one evaluated last.
+) -> _Carry:
+    """Runs a search until it is done and its step is the one evaluated last.
 
     Args:
-        core: the search.
+        search: the line search.
         evaluate: the objective.
         params: where the search begins.
         updates: the direction.
-        value_init: the objective there.
+        value_init: the objective at ``params``.
         grad: the gradient there, conjugated if it is complex.
-        last: any evaluation of the types that ``evaluate`` returns. It is not read, but in its
-            place others are written, so best it is one that nobody needs any more.
+        buffer: any evaluation of the types that ``evaluate`` returns. It is not read. The loop
+            writes into its memory, so it should be one that is not needed any more.
         step: the step to try first.
     """
-    dtype = step.dtype
+    dtype, first_step = step.dtype, step
 
-    def unfinished(trip: _Trip) -> Any:
-        return ~trip.search.done | (trip.step != trip.search.step)
+    def unfinished(carry: _Carry) -> Any:
+        # A search may fall back to a step before the last. Then that is evaluated once more.
+        return ~carry.search.done | (carry.step != carry.search.step)
 
-    def told(trip: _Trip, value: jax.Array, slope_init: jax.Array, slope: jax.Array) -> Any:
-        begun = core.start(value_init, slope_init, step)
-        search = tree.where(jnp.isnan(trip.step), begun, trip.search)
-        advanced = numerics.keep_types(core.advance(search, value, slope), search)
-        # Once done, a trip only goes back to the step that the core fell back to.
-        return tree.where(search.done, search, advanced)
-
-    def advance(trip: _Trip) -> _Trip:
-        step = trip.search.step
+    def iterate(carry: _Carry) -> _Carry:
+        step = carry.search.step
         found = evaluate(transforms.apply_updates(params, _scaled(step, updates, params)))
-        found = numerics.keep_types(found, trip.found)
-        # The slope at the start is taken here too, so that the two share one all-reduce.
-        grads = (grad, tree.conj(found.grad)) if core.needs_slope else (grad,)
-        slope_init, *slope = reductions.slopes(updates, grads, dtype)
-        # Cores hear of any value that is not finite, minus infinity too, as of a wall.
+        found = numerics.keep_types(found, carry.found)
+        # The slope at the start is computed here too, so that the two share one all-reduce.
+        grads = (grad, tree.conj(found.grad)) if search.needs_slope else (grad,)
+        slope_init, *slopes = reductions.slopes(updates, grads, dtype)
+        slope = slopes[0] if slopes else jnp.full((), jnp.nan, dtype)
+        started = search.start(value_init, slope_init, first_step)
+        state = tree.where(jnp.isnan(carry.step), started, carry.search)
+        # The search treats minus infinity like every other value that is not finite.
         value = jnp.where(jnp.isfinite(found.value), found.value, jnp.inf)
-        search = told(trip, value, slope_init, *(slope or [jnp.full((), jnp.nan, dtype)]))
-        return _Trip(search, step, found)
+        advanced = numerics.keep_types(search.advance(state, value, slope), state)
+        return _Carry(tree.where(state.done, state, advanced), step, found)
 
-    begun = core.start(value_init, -jnp.ones_like(step), step)
-    return jax.lax.while_loop(unfinished, advance, _Trip(begun, jnp.full_like(step, jnp.nan), last))
+    first = search.start(value_init, -jnp.ones_like(step), step)
+    return jax.lax.while_loop(
+        unfinished, iterate, _Carry(first, jnp.full_like(step, jnp.nan), buffer)
+    )
 
 
 def transformation(
     name: str,
-    core: LinesearchCore,
+    search: LineSearch,
     first_step: Callable[[jax.Array], chex.Numeric],
     make_state: Callable[..., Any],
     make_info: Callable[[Any], Any],
@@ -128,17 +132,17 @@ def transformation(
     aux_like: Any,
     verbose: bool,
 ) -> GradientTransformationExtraArgs:
-    """The transformation that scales updates by the step that ``core`` finds.
+    """The transformation that scales updates by the step that ``search`` finds.
 
     Args:
         name: the public name, for messages.
-        core: the search.
-        first_step: the step to try first, of the learning rate before.
+        search: the line search.
+        first_step: a function of the last learning rate that returns the step to try first.
         make_state: the class of the state.
-        make_info: the info of a core's state.
-        store_grad: whether to evaluate gradients, and keep that at the step chosen.
+        make_info: a function of the search's state that returns the info.
+        store_grad: whether to evaluate gradients, and keep the one at the step chosen.
         has_aux: whether the objective has auxiliary output.
-        aux_like: an example of it, to keep that at the step chosen; None drops it.
+        aux_like: an example of it, to keep the one at the step chosen; None keeps none.
         verbose: whether to print why a search failed.
     """
     if aux_like is not None and not has_aux:
@@ -148,12 +152,12 @@ def transformation(
     def init(params: Params) -> Any:
         checks.float_leaves("params", params)
         dtype = numerics.search_dtype(params)
-        nothing = core.start(*(jnp.full((), jnp.inf, dtype),) * 2, jnp.ones((), dtype))
+        unused = search.start(*(jnp.full((), jnp.inf, dtype),) * 2, jnp.ones((), dtype))
         return make_state(
             learning_rate=jnp.ones((), dtype),
             value=jnp.full((), jnp.inf, dtype),
             grad=numerics.zeros_alike(params) if store_grad else None,
-            info=make_info(nothing),
+            info=make_info(unused),
             aux=jax.tree.map(lambda x: jnp.zeros(np.shape(x), jnp.result_type(x)), aux_like),
         )
 
@@ -188,27 +192,28 @@ def transformation(
             return found
 
         value = numerics.strong(checks.scalar("value must be", value), dtype)
-        last = _objective.Evaluation(value, state.grad, state.aux)
+        buffer = _objective.Evaluation(value, state.grad, state.aux)
         step = numerics.strong(first_step(state.learning_rate), dtype)
-        trip = _search(core, evaluate_and_check_aux, params, updates, value, grad, last, step)
+        end = _search(search, evaluate_and_check_aux, params, updates, value, grad, buffer, step)
         if verbose:
-            _print_if_failed(name, core, trip.search)
+            _print_if_failed(name, search, end.search)
         new_state = make_state(
-            learning_rate=trip.search.step,
-            value=trip.found.value,
-            grad=trip.found.grad,
-            info=make_info(trip.search),
-            aux=trip.found.aux,
+            learning_rate=end.search.step,
+            value=end.found.value,
+            grad=end.found.grad,
+            info=make_info(end.search),
+            aux=end.found.aux,
         )
-        return _scaled(trip.search.step, updates, params), new_state
+        return _scaled(end.search.step, updates, params), new_state
 
     return GradientTransformationExtraArgs(init, update)
 
 
-def _print_if_failed(name: str, core: LinesearchCore, search: Any) -> None:
-    def say(condition: jax.Array, message: str, fields: dict[str, Any]) -> None:
-        jax.lax.cond(condition, lambda: jax.debug.print(message, **fields), lambda: None)
-
-    say(search.failed, f"INFO: {name}:", {})
-    for condition, message, fields in core.diagnose(search):
-        say(search.failed & condition, message, fields)
+def _print_if_failed(name: str, search: LineSearch, state: Any) -> None:
+    title = Message(True, f"INFO: {name}:", {})
+    for message in [title, *search.diagnose(state)]:
+        jax.lax.cond(
+            state.failed & message.condition,
+            lambda message=message: jax.debug.print(message.text, **message.numbers),
+            lambda: None,
+        )

@@ -1,7 +1,6 @@
 """More & Thuente's search for a step that satisfies the strong Wolfe conditions.
 
-A core: it knows phi(step) = f(params + step * updates) only through the numbers it is told. The
-algorithm is that of More & Thuente, Line search algorithms with guaranteed sufficient decrease,
+The algorithm is that of More & Thuente, Line search algorithms with guaranteed sufficient decrease,
 ACM TOMS 20 (1994), 286-307, for the conditions::
 
     phi(step) <= phi(0) + slope_rtol step phi'(0)        sufficient decrease   (1.1)
@@ -10,18 +9,17 @@ ACM TOMS 20 (1994), 286-307, for the conditions::
 Deviations from the paper, with their reasons:
 
 * Where phi differs from phi(0) by no more than rounding, its values say nothing, but its slopes
-  still do. There the value is replaced by what the trapezoidal rule makes of the slopes. (1.1) then
-  reads phi'(step) <= (2 slope_rtol - 1) phi'(0), which is the approximate test of Hager & Zhang,
-  ACM TOMS 32 (2006), 113-137, and interpolation works on from consistent numbers.
+  still do. There the trapezoidal rule gives the value from the slopes. (1.1) then reads
+  phi'(step) <= (2 slope_rtol - 1) phi'(0), which is the approximate test of Hager & Zhang, ACM TOMS
+  32 (2006), 113-137, and interpolation uses consistent numbers.
 * Values are kept as differences from phi(0). Nothing in the algorithm depends on phi(0), and
   differences have digits that sums would round away.
-* A step where value or slope is not finite becomes a ceiling: later steps stay below.
+* A step where value or slope is not finite becomes a ceiling: later steps stay below it.
 * A search that fails ends at its best step of sufficient decrease.
-* Next to a step where phi is beyond all measure a cubic ends where it begins. So within an interval
-  the next step stays off the best one by a thousandth of its length, where there is something to
-  be seen.
-* A search ends where rounding makes one point of two steps: phi' is the same at both, to the bit,
-  and phi says nothing.
+* Beside a step where phi is very large, the minimiser of the cubic is almost the best step. So
+  within an interval the next step keeps a distance of a thousandth of its width from the best one.
+* A search ends if the change of phi is rounding and phi' at the trial equals phi' at an end of the
+  interval to the last bit: the two steps are one point to the objective.
 """
 
 import dataclasses
@@ -31,58 +29,63 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from .. import checks, numerics
-from . import conditions
-from .conditions import Point
+from .. import checks, numerics, tree
+from . import conditions, interpolation
+from .conditions import Message, Point, Sample
 
-# How near to the best step, relative to the interval, a step may come.
+# The distance that a step keeps from the best step, relative to the width of the interval.
 _NEAREST_INTERPOLATION = 1e-3
 # How far beyond the last step the next may lie while the interval grows (eq. 4.6 has the second
-# for the paper's numerical results), and by what an interval must shrink in two trials (page 291).
+# for the paper's numerical results), and the factor by which an interval must shrink in two trials
+# (page 291).
 _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
 _SHRINKAGE = 0.66
 
 
 class Interval(NamedTuple):
-    """Where a minimiser is known to be; scalars of the search dtype unless said otherwise.
+    """The interval that is searched; scalars of the search dtype unless said otherwise.
 
     Attributes:
-        next_step: the step in it to try next; infinite where rounding has made one point of the
-            last trial and an end.
         low: the end with the lowest value so far (the paper's alpha_l).
-        high: the other end (alpha_u); meaningless until ``bracketed``.
-        bracketed: bool, whether the interval is known to contain a minimiser.
-        original: bool, whether the search has gone over from the auxiliary function psi, which is
+        high: the other end (alpha_u); at infinity until a minimiser is bracketed.
+        original: bool, whether the search has passed from the auxiliary function psi, which is
             phi less the line of sufficient decrease, to phi itself (page 298).
-        width: length of the interval one trial before.
-        width_before: length of the interval two trials before.
+        width_before: the width one trial before; infinite if nothing was bracketed then.
         ceiling: the smallest step known not to be finite.
     """
 
-    next_step: jax.Array
     low: Point
     high: Point
-    bracketed: jax.Array
     original: jax.Array
-    width: jax.Array
     width_before: jax.Array
     ceiling: jax.Array
 
+    @property
+    def bracketed(self) -> jax.Array:
+        """Bool, whether the interval is known to contain a minimiser."""
+        return jnp.isfinite(self.high.step)
+
+    @property
+    def length(self) -> jax.Array:
+        """The way from ``low`` to ``high``, which has a sign."""
+        return self.high.step - self.low.step
+
 
 class MoreThuenteState(NamedTuple):
-    """Where a search stands; scalars of the search dtype unless said otherwise.
+    """The state of a search; scalars of the search dtype unless said otherwise.
 
     Attributes:
         step: the step to try next; once ``done``, the step chosen.
         done: bool, whether the search has ended.
-        failed: bool, whether it ended without satisfying both conditions.
+        failed: bool, whether it ended without a step that satisfies both conditions.
         num_steps: counter, steps tried.
         value_init: phi(0), from which the values of all points are differences.
-        start: phi at step 0; its value is 0.
-        best: the lowest of the steps of sufficient decrease so far; the start if there is none.
+        slope_init: phi'(0).
+        best: the lowest of the steps of sufficient decrease so far; step 0 if there is none.
         interval: see :class:`Interval`.
-        decrease_error: by how much sufficient decrease is missed; 0 if it is not.
-        curvature_error: by how much small curvature is missed; 0 if it is not.
+        decrease_error: the amount by which ``best``, or the last step if that was accepted or
+            nothing is best, misses sufficient decrease; at least 0.
+        curvature_error: the same for small curvature.
     """
 
     step: jax.Array
@@ -90,8 +93,8 @@ class MoreThuenteState(NamedTuple):
     failed: jax.Array
     num_steps: jax.Array
     value_init: jax.Array
-    start: Point
-    best: Point
+    slope_init: jax.Array
+    best: Sample
     interval: Interval
     decrease_error: jax.Array
     curvature_error: jax.Array
@@ -99,7 +102,7 @@ class MoreThuenteState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MoreThuente:
-    """The core and its settings; see :func:`scale_by_more_thuente_linesearch` for their meaning.
+    """More & Thuente's search; :func:`scale_by_more_thuente_linesearch` explains its settings.
 
     Invariant (page 290): of all steps tried, ``low`` has the lowest value, and phi falls from it
     towards ``high``; so once bracketed, the interval between them contains a minimiser.
@@ -115,8 +118,7 @@ class MoreThuente:
     needs_slope = True
 
     def __post_init__(self) -> None:
-        checks.whole_number("max_linesearch_steps", self.max_steps, at_least=1)
-        checks.number("max_learning_rate", self.max_step_size, above=0, optional=True)
+        conditions.check_limits(self.max_steps, self.max_step_size)
         checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
         checks.number("curv_rtol", self.curv_rtol, at_least=0)
         checks.number("noise_rtol", self.noise_rtol, at_least=0, optional=True)
@@ -128,153 +130,140 @@ class MoreThuente:
 
     def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> MoreThuenteState:
         """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
-        no = jnp.zeros((), bool)
-        here = Point(jnp.zeros_like(step), jnp.zeros_like(value), slope)
-        infinite = jnp.full_like(step, jnp.inf)
-        step = jnp.minimum(step, self._largest_step)
+        no, zero, infinite = jnp.zeros((), bool), jnp.zeros_like(step), jnp.full_like(step, jnp.inf)
         return MoreThuenteState(
-            step=step,
+            step=jnp.minimum(step, self._largest_step),
             done=no,
             failed=no,
             num_steps=numerics.counter(),
             value_init=value,
-            start=here,
-            best=here,
-            interval=Interval(step, here, here, no, no, infinite, infinite, infinite),
+            slope_init=slope,
+            best=Sample(zero, infinite),
+            interval=Interval(
+                low=Point(zero, zero, slope),
+                high=Point(infinite, zero, slope),
+                original=no,
+                width_before=infinite,
+                ceiling=infinite,
+            ),
             decrease_error=infinite,
             curvature_error=infinite,
         )
 
-    def errors(self, start: Point, point: Point) -> tuple[jax.Array, jax.Array]:
-        """By how much ``point`` misses sufficient decrease and small curvature."""
-        decrease = conditions.missing_decrease(start, point, self.slope_rtol)
-        curvature = conditions.missing_curvature(start, point, self.curv_rtol)
-        return conditions.error(decrease), conditions.error(curvature)
-
     def advance(
         self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
     ) -> MoreThuenteState:
-        """Takes phi(step) and phi'(step); accepts, says where to look next, or gives up."""
-        interval = self._narrow(state.interval, state, value, slope)
-        return self._conclude(state, interval, value, slope)._replace(interval=interval)
+        """Takes phi(step) and phi'(step); accepts the step, chooses another, or gives up."""
+        change = value - state.value_init
+        hidden = jnp.abs(change) < self._noise(value.dtype) * jnp.abs(state.value_init)
+        trapezoid = state.step * (state.slope_init + slope) / 2
+        trial = Point(state.step, jnp.where(hidden, trapezoid, change), slope)
+        finite = jnp.isfinite(value) & jnp.isfinite(slope)
 
-    def _conclude(
-        self, state: MoreThuenteState, interval: Interval, value: jax.Array, slope: jax.Array
-    ) -> MoreThuenteState:
-        """Whether the search ends with the trial, and where; ``state`` has no interval."""
-        finite, trial = self._trial(state, value, slope)
-        decrease_error, curvature_error = self.errors(state.start, trial)
-        decreased = finite & (decrease_error <= 0)
-        good = decreased & (curvature_error <= 0)
-        better = decreased & ((state.best.step == 0) | (trial.value < state.best.value))
-        best = conditions.choose(better, trial, state.best)
+        decrease = conditions.missing_decrease(
+            trial.value, trial.step, state.slope_init, self.slope_rtol
+        )
+        curvature = conditions.missing_curvature(slope, state.slope_init, self.curv_rtol)
+        decreased = finite & (decrease <= 0)
+        good = decreased & (curvature <= 0)
+        better = decreased & (trial.value < state.best.value)
+        best: Sample = tree.where(better, trial.sample, state.best)
 
+        interval, next_step = self._narrow(state, trial, finite, decreased)
+        # Rounding has made one point of the trial and an end.
+        low, high = state.interval.low, state.interval.high
+        at_end = hidden & ((slope == low.slope) | (slope == high.slope))
         num_steps = numerics.increment(state.num_steps)
-        failed = ~good & ((num_steps >= self.max_steps) | self._stuck(interval, trial, decreased))
-        # A failed search takes its best step of sufficient decrease; if there is none the last
-        # one, unless phi is not finite there.
-        fallback = jnp.where(best.step > 0, best.step, jnp.where(finite, trial.step, 0))
-        at_best = failed & (best.step > 0)
-        best_errors = self.errors(state.start, best)
-        return state._replace(
-            step=jnp.where(good, trial.step, jnp.where(failed, fallback, interval.next_step)),
+        failed = ~good & (
+            (num_steps >= self.max_steps)
+            | (decreased & (trial.step >= self._largest_step))
+            | (state.interval.bracketed & at_end)
+            | self._exhausted(interval, next_step)
+        )
+        # A failed search takes its best step of sufficient decrease. If there is none, it takes
+        # the last step, unless phi is not finite there.
+        found = best.step > 0
+        fallback = jnp.where(found, best.step, jnp.where(finite, trial.step, 0))
+        at_trial = good | better | ~found
+        return MoreThuenteState(
+            step=jnp.where(good, trial.step, jnp.where(failed, fallback, next_step)),
             done=good | failed,
             failed=failed,
             num_steps=num_steps,
+            value_init=state.value_init,
+            slope_init=state.slope_init,
             best=best,
-            decrease_error=jnp.where(at_best, best_errors[0], decrease_error),
-            curvature_error=jnp.where(at_best, best_errors[1], curvature_error),
+            interval=interval,
+            decrease_error=jnp.where(at_trial, conditions.error(decrease), 0),
+            curvature_error=jnp.where(at_trial, conditions.error(curvature), state.curvature_error),
         )
 
-    def _trial(
-        self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
-    ) -> tuple[jax.Array, Point]:
-        """Whether phi is finite at the step tried, and the point."""
-        finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        return finite, Point(state.step, self._difference(state, value, slope), slope)
-
-    def _difference(self, state: MoreThuenteState, value: jax.Array, slope: jax.Array) -> jax.Array:
-        """The value less phi(0), or where rounding drowns that what the slopes say it should be."""
-        trapezoid = state.step * (state.start.slope + slope) / 2
-        return jnp.where(self._drowned(state, value), trapezoid, value - state.value_init)
-
-    def _drowned(self, state: MoreThuenteState, value: jax.Array) -> jax.Array:
-        """Whether the value differs from phi(0) by no more than rounding."""
-        rtol = self.noise_rtol
-        if rtol is None:
-            rtol = 256 * numerics.finfo(value.dtype).eps
-        return jnp.abs(value - state.value_init) < rtol * jnp.abs(state.value_init)
+    def _noise(self, dtype: Any) -> chex.Numeric:
+        """The relative change of phi below which it is taken for rounding."""
+        return 256 * numerics.finfo(dtype).eps if self.noise_rtol is None else self.noise_rtol
 
     def _narrow(
-        self, interval: Interval, state: MoreThuenteState, value: jax.Array, slope: jax.Array
-    ) -> Interval:
-        """The interval with the trial in it, and the next step (sections 2 to 4).
+        self, state: MoreThuenteState, trial: Point, finite: jax.Array, decreased: jax.Array
+    ) -> tuple[Interval, jax.Array]:
+        """The interval updated with the trial, and the next step (sections 2 to 4).
 
-        Of a trial that is not finite nothing is learnt but to stay below it. ``state`` has no
-        interval.
+        A trial that is not finite only lowers the ceiling.
         """
-        start, low, high = state.start, interval.low, interval.high
-        finite, trial = self._trial(state, value, slope)
-        decreased = conditions.missing_decrease(start, trial, self.slope_rtol) <= 0
-        original = interval.original | (finite & decreased & (trial.slope >= 0))
+        old = state.interval
+        low, high = old.low, old.high
+        original = old.original | (decreased & (trial.slope >= 0))
         use_psi = ~original & ~decreased & (trial.value <= low.value)
-        line = jnp.where(use_psi, self.slope_rtol * start.slope, 0)
+        line = jnp.where(use_psi, self.slope_rtol * state.slope_init, 0)
 
         def less_the_line(point: Point) -> Point:
             return Point(point.step, point.value - line * point.step, point.slope - line)
 
         x, y, p = less_the_line(low), less_the_line(high), less_the_line(trial)
-        higher = p.value > x.value
-        turned = ~higher & (p.slope * jnp.sign(x.slope) < 0)
-        bracketed = interval.bracketed | (finite & (higher | turned))
+        higher = finite & (p.value > x.value)
+        lower = finite & ~higher
+        turned = lower & (p.slope * jnp.sign(x.slope) < 0)
+        # The first trial may be far too long, so nothing keeps the second from being near.
         nearest = jnp.where(state.num_steps > 0, _NEAREST_EXTRAPOLATION, -1.0)
-        bounds = (
-            p.step + nearest * (p.step - x.step),
-            p.step + _FARTHEST_EXTRAPOLATION * (p.step - x.step),
-        )
-        step = _next_step(x, y, p, higher, turned, interval.bracketed, bounds)
+        step = _next_step(x, y, p, higher, turned, old.bracketed, nearest)
 
-        new_low = conditions.choose(higher | ~finite, low, trial)
-        new_high = conditions.choose(
-            finite & higher, trial, conditions.choose(finite & turned, low, high)
-        )
-        width = jnp.abs(new_high.step - new_low.step)
-        halfway = new_low.step + (new_high.step - new_low.step) / 2
-        too_wide = bracketed & (width >= _SHRINKAGE * interval.width_before)
-        least = _NEAREST_INTERPOLATION * (new_high.step - new_low.step)
-        too_near = bracketed & (jnp.abs(step - new_low.step) < jnp.abs(least))
-        step = jnp.where(too_near, new_low.step + least, step)
-        step = jnp.minimum(jnp.where(too_wide, halfway, step), self._largest_step)
-        step = jnp.where(step >= interval.ceiling, (new_low.step + interval.ceiling) / 2, step)
-        at_end = (trial.slope == low.slope) | (trial.slope == high.slope)
-        same = interval.bracketed & at_end & self._drowned(state, value)
-        step = jnp.where(same, jnp.inf, jnp.where(finite, step, (low.step + trial.step) / 2))
-        measured = finite & bracketed
-        return Interval(
-            next_step=step,
-            low=new_low,
-            high=new_high,
-            bracketed=bracketed,
+        new = Interval(
+            low=tree.where(lower, trial, low),
+            high=tree.where(higher, trial, tree.where(turned, low, high)),
             original=original,
-            width=jnp.where(measured, width, interval.width),
-            width_before=jnp.where(measured, interval.width, interval.width_before),
-            ceiling=jnp.where(finite, interval.ceiling, trial.step),
+            width_before=jnp.where(finite, jnp.abs(old.length), old.width_before),
+            ceiling=jnp.where(finite, old.ceiling, trial.step),
         )
+        return new, self._safeguard(step, finite, old.width_before, new)
 
-    def _stuck(self, interval: Interval, trial: Point, decreased: jax.Array) -> jax.Array:
-        """Whether the next step cannot help: outside the interval, or at a limit already tried."""
-        step, low, high = interval.next_step, interval.low.step, interval.high.step
-        left, right = jnp.minimum(low, high), jnp.maximum(low, high)
-        outside = (step <= left) | (step >= right)
-        short = right - left <= self.interval_rtol * right
-        at_limit = decreased & (trial.step >= self._largest_step)
-        nowhere = ~jnp.isfinite(step) | (step == low)
-        return (interval.bracketed & (outside | short)) | at_limit | nowhere
+    def _safeguard(
+        self, step: jax.Array, finite: jax.Array, width_before: jax.Array, interval: Interval
+    ) -> jax.Array:
+        """The next step, kept within the limits.
 
-    def diagnose(self, state: MoreThuenteState) -> list[tuple[Any, str, dict[str, Any]]]:
-        """What to print of a failed search: conditions, messages and their fields."""
-        decreased = state.best.step > 0
-        return conditions.diagnose(state, state.value_init, decreased, self.max_steps)
+        Args:
+            step: the step that interpolation suggests.
+            finite: bool, whether the trial was finite.
+            width_before: the width of the interval two trials before.
+            interval: the interval after the trial.
+        """
+        low, length, width = interval.low.step, interval.length, jnp.abs(interval.length)
+        too_near = jnp.abs(step - low) < _NEAREST_INTERPOLATION * width
+        inside = jnp.where(too_near, low + _NEAREST_INTERPOLATION * length, step)
+        inside = jnp.where(width < _SHRINKAGE * width_before, inside, low + length / 2)
+        step = jnp.minimum(jnp.where(interval.bracketed, inside, step), self._largest_step)
+        blocked = ~finite | (step >= interval.ceiling)
+        return jnp.where(blocked, (low + interval.ceiling) / 2, step)
+
+    def _exhausted(self, interval: Interval, step: jax.Array) -> jax.Array:
+        """Whether there is nothing to find at the next step: not inside, or the interval short."""
+        left = jnp.minimum(interval.low.step, interval.high.step)
+        right = jnp.maximum(interval.low.step, interval.high.step)
+        inside = (left < step) & (step < right)
+        return ~inside | (right - left < self.interval_rtol * right)
+
+    def diagnose(self, state: MoreThuenteState) -> list[Message]:
+        """The messages of a search that failed."""
+        return conditions.diagnose(state, state.best.step > 0, self.max_steps)
 
 
 def _next_step(
@@ -284,58 +273,47 @@ def _next_step(
     higher: jax.Array,
     turned: jax.Array,
     bracketed: jax.Array,
-    bounds: tuple[jax.Array, jax.Array],
+    nearest: jax.Array,
 ) -> jax.Array:
-    """The next step to try, by the four cases of section 4.
+    """The next step by the four cases of section 4.
+
+    Moves are measured from the trial, in units of its distance from ``x``, which lies at -1.
 
     Args:
         x: the end of the interval with the lowest value.
         y: its other end.
         p: the trial.
         higher: whether the trial is higher than ``x``.
-        turned: whether not, and the slope at the trial has the other sign than at ``x``.
+        turned: whether it is not, and its slope and the slope at ``x`` have different signs.
         bracketed: whether ``x`` and ``y`` bracketed a minimiser before the trial.
-        bounds: where the next step may lie while nothing is bracketed.
+        nearest: the shortest move while nothing is bracketed.
     """
-    nearest, farthest = bounds
     flatter = jnp.abs(p.slope) < jnp.abs(x.slope)
-    steeper = ~higher & ~turned & ~flatter
+    unit = p.step - x.step
+    end: Point = tree.where(higher | turned | flatter, x, y)
+    fraction, exists = interpolation.cubic(p, end)
+    cubic = fraction * (end.step - p.step) / unit
+    secant = -interpolation.secant(p, x)
 
-    def closer(a: jax.Array, b: jax.Array, to: jax.Array) -> jax.Array:
-        return jnp.where(jnp.abs(a - to) < jnp.abs(b - to), a, b)
+    # Case 1: a higher value. The cubic if its minimiser is nearer to x than that of the parabola,
+    # else the mean of the two.
+    parabola = interpolation.parabola(x, p) - 1
+    case_1 = jnp.where(cubic < parabola, cubic, (cubic + parabola) / 2)
 
-    def farther(a: jax.Array, b: jax.Array, to: jax.Array) -> jax.Array:
-        return jnp.where(jnp.abs(a - to) > jnp.abs(b - to), a, b)
-
-    # Every case has its cubic, between two of the three points, which it looks at from one of them.
-    here = conditions.choose(higher, x, p)
-    there = conditions.choose(higher, p, conditions.choose(steeper, y, x))
-    fraction, exists = conditions.cubic_fraction(here, there)
-    cubic = here.step + fraction * (there.step - here.step)
-    secant = conditions.secant_minimum(p, x)
-
-    # Case 1: a higher value. Between the cubic and the parabola, nearer to the cubic if that is
-    # nearer to x.
-    parabola = conditions.parabola_minimum(x, p)
-    nearer = jnp.abs(cubic - x.step) < jnp.abs(parabola - x.step)
-    case_1 = jnp.where(nearer, cubic, cubic + (parabola - cubic) / 2)
-
-    # Case 2: a lower value, a slope of the other sign. The minimum of the cubic or of the secant,
-    # whichever is farther from the trial.
-    case_2 = farther(cubic, secant, p.step)
+    # Case 2: a lower value, a slope of the other sign. The minimiser farther from the trial.
+    case_2 = jnp.where(cubic < secant, cubic, secant)
 
     # Case 3: a lower value, a slope of the same sign but flatter. The cubic counts only if its
-    # minimum lies beyond the trial.
-    beyond = jnp.where(p.step > x.step, farthest, nearest)
-    ahead = jnp.where(exists & (fraction < 0), cubic, beyond)
-    limit = p.step + _SHRINKAGE * (y.step - p.step)
-    inner = closer(ahead, secant, p.step)
-    inner = jnp.where(p.step > x.step, jnp.minimum(limit, inner), jnp.maximum(limit, inner))
-    outer = jnp.clip(farther(ahead, secant, p.step), nearest, farthest)
+    # minimiser lies beyond the trial. Within an interval the nearer one is taken, else the farther.
+    beyond = jnp.where(unit > 0, _FARTHEST_EXTRAPOLATION, nearest)
+    ahead = jnp.where(exists & (cubic > 0), cubic, beyond)
+    limit = _SHRINKAGE * (y.step - p.step) / unit
+    inner = jnp.minimum(limit, jnp.minimum(ahead, secant))
+    outer = jnp.maximum(nearest, jnp.minimum(jnp.maximum(ahead, secant), _FARTHEST_EXTRAPOLATION))
     case_3 = jnp.where(bracketed, inner, outer)
 
     # Case 4: a lower value, a slope of the same sign and no flatter.
     case_4 = jnp.where(bracketed, cubic, beyond)
 
     same_sign = jnp.where(flatter, case_3, case_4)
-    return jnp.where(higher, case_1, jnp.where(turned, case_2, same_sign))
+    return p.step + unit * jnp.where(higher, case_1, jnp.where(turned, case_2, same_sign))

@@ -1,4 +1,4 @@
-"""The line searches that users see: each a core, its settings and its state."""
+"""The transformations: each is a line search with its settings and its state."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional, Union
@@ -9,10 +9,13 @@ import jax.numpy as jnp
 
 from .. import checks
 from ..types import GradientTransformationExtraArgs, Updates
-from . import driver
-from .backtracking import Backtracking
+from . import conditions, driver
+from .backtracking import Backtracking, check_max_steps
 from .more_thuente import MoreThuente
 from .zoom import Zoom
+
+# The names that the transformations have for the limits of a Wolfe search.
+_LIMITS = ("max_linesearch_steps", "max_learning_rate")
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
@@ -206,9 +209,10 @@ def scale_by_backtracking_linesearch(
         >>> float(fn(w, **data)) < 0.1
         True
     """
+    check_max_steps("max_backtracking_steps", max_backtracking_steps)
     checks.number("increase_factor", increase_factor, above=0)
     checks.number("max_learning_rate", max_learning_rate, above=0)
-    core = Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol)
+    search = Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol)
 
     def first_step(learning_rate: jax.Array) -> jax.Array:
         # After a search that did not move, any multiple of its step would be 0 for ever.
@@ -218,10 +222,10 @@ def scale_by_backtracking_linesearch(
 
     return driver.transformation(
         "scale_by_backtracking_linesearch",
-        core,
+        search,
         first_step,
         ScaleByBacktrackingLinesearchState,
-        lambda search: BacktrackingLinesearchInfo(search.num_steps, search.decrease_error),
+        lambda state: BacktrackingLinesearchInfo(state.num_steps, state.decrease_error),
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
@@ -312,7 +316,8 @@ def scale_by_zoom_linesearch(
         >>> float(fn(w)) < 1e-2
         True
     """
-    core = Zoom(
+    conditions.check_limits(max_linesearch_steps, max_learning_rate, _LIMITS)
+    search = Zoom(
         max_linesearch_steps,
         max_learning_rate,
         tol,
@@ -325,11 +330,11 @@ def scale_by_zoom_linesearch(
 
     return driver.transformation(
         "scale_by_zoom_linesearch",
-        core,
+        search,
         _first_step(initial_guess_strategy),
         ScaleByZoomLinesearchState,
-        lambda search: ZoomLinesearchInfo(
-            search.num_steps, search.decrease_error, search.curvature_error
+        lambda state: ZoomLinesearchInfo(
+            state.num_steps, state.decrease_error, state.curvature_error
         ),
         store_grad=True,
         has_aux=has_aux,
@@ -415,16 +420,17 @@ def scale_by_more_thuente_linesearch(
         >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
         True
     """
-    core = MoreThuente(
+    conditions.check_limits(max_linesearch_steps, max_learning_rate, _LIMITS)
+    search = MoreThuente(
         max_linesearch_steps, max_learning_rate, slope_rtol, curv_rtol, noise_rtol, interval_rtol
     )
     return driver.transformation(
         "scale_by_more_thuente_linesearch",
-        core,
+        search,
         _first_step(initial_guess_strategy),
         ScaleByMoreThuenteLinesearchState,
-        lambda search: MoreThuenteLinesearchInfo(
-            search.num_steps, search.decrease_error, search.curvature_error
+        lambda state: MoreThuenteLinesearchInfo(
+            state.num_steps, state.decrease_error, state.curvature_error
         ),
         store_grad=True,
         has_aux=has_aux,
