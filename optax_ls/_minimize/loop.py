@@ -10,14 +10,14 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 
-from .._core import batching, numerics, tree
+from .._core import batching, tree
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
-from . import termination
 from .history import History
 from .result import MinimizeStatus
 from .state import MinimizeState
 from .step import Point, advance, along
+from .termination import Limits
 
 Carry = tuple[MinimizeState, Optional[History]]
 
@@ -26,7 +26,7 @@ def run(
     search: LineSearch,
     evaluate: Callable[[Any], Evaluation],
     state: MinimizeState,
-    limits: termination.Limits,
+    limits: Limits,
     history: Optional[History],
     report: Optional[Callable[[MinimizeState, jax.Array, jax.Array], jax.Array]],
 ) -> tuple[MinimizeState, Optional[History]]:
@@ -41,10 +41,6 @@ def run(
         report: is told of states, whether the iterate moved, and whether that was the end; it
             returns whether to stop. None if nobody wants to know.
     """
-    status = termination.status_before(
-        state.value, state.grad_norm, state.num_iters, state.num_evals, limits
-    )
-    state = state._replace(status=numerics.strong(status, state.status.dtype))
     begin = state.num_iters
     if history is not None:
         history = history.record(jnp.zeros_like(begin), state.num_evals > 0, state)

@@ -19,7 +19,7 @@ from .history import History
 from .reporting import Reporter
 from .result import MinimizeResult
 from .state import MinimizeState, init
-from .termination import Limits
+from .termination import Limits, status_before
 
 
 class Inputs(NamedTuple):
@@ -122,15 +122,12 @@ def _run(
         flattening.flatten_objective(lambda p: evaluate(jax.tree.map(numerics.like, p, params))),
         start,
     )
-    if state is not None:
-        checks.same_structure("aux of fun", like.aux, "state.aux", state.aux, dtypes=True)
-        state = flattening.flatten_state(state)
-    else:
+    if state is None:
         state = init(settings.search, start, like.aux, settings.memory_size)
-    limits = limits._replace(
-        num_iters=numerics.add_counters(state.num_iters, limits.num_iters),
-        num_evals=numerics.add_counters(state.num_evals, limits.num_evals),
-    )
+    else:
+        checks.same_structure("aux of fun", like.aux, "state.aux", state.aux, dtypes=True)
+        limits = limits.counted_from(state.num_iters, state.num_evals)
+        state = flattening.flatten_state(state._replace(status=status_before(state, limits)))
     history = History.empty(settings.rows, dtype) if settings.rows else None
     report = None
     if settings.report is not None:

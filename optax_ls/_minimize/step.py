@@ -180,16 +180,17 @@ def advance_search(search: LineSearch, state: Scalars, trial: Trial) -> Any:
 
 def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple[Decision, Scalars]:
     """Decides what follows from a trial that the search has been advanced with."""
-    is_running = state.status == int(MinimizeStatus.RUNNING)
-    is_first = is_running & (state.num_evals == 0)
+    is_first = state.num_evals == 0
     uphill = state.fresh & ~(trial.slope_init < 0)
-    is_done = is_running & ~is_first & (searched.done | uphill)
+    is_done = ~is_first & (searched.done | uphill)
     # Where rounding hides the decrease a search may go up, but never above the start.
     not_above = trial.is_finite & (trial.value <= state.progress.value_init)
     accepted = is_done & ~searched.failed & ~uphill & not_above
-    none = state.best._replace(step=jnp.zeros_like(state.step), value=state.value)
-    best = tree.where(state.fresh, none, state.best)
-    is_lower = is_running & ~is_first & trial.is_finite & (trial.value < best.value)
+    best = state.best._replace(
+        step=jnp.where(state.fresh, 0, state.best.step),
+        value=jnp.where(state.fresh, state.value, state.best.value),
+    )
+    is_lower = ~is_first & trial.is_finite & (trial.value < best.value)
     moves = is_first | accepted | (is_done & (is_lower | (best.step > 0)))
     failed = is_done & ~moves
     to_trial = is_first | accepted | is_lower
@@ -242,7 +243,13 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         status=termination.limit_reached(status, num_iters, num_evals, limits),
     )
     # Under vmap the loop goes on until all elements have stopped; this holds those that have.
-    return decision, batching.hold(is_running, numerics.keep_types(new, state), state)
+    is_running = state.status == int(MinimizeStatus.RUNNING)
+    held: tuple[Decision, Scalars] = batching.hold(
+        is_running,
+        (decision, numerics.keep_types(new, state)),
+        _decide_nothing(limits, state, trial, searched),
+    )
+    return held
 
 
 def _decide_nothing(

@@ -31,6 +31,13 @@ class Limits(NamedTuple):
     num_iters: jax.Array
     num_evals: jax.Array
 
+    def counted_from(self, num_iters: jax.Array, num_evals: jax.Array) -> "Limits":
+        """The limits of a run that goes on after so many iterations and evaluations."""
+        return self._replace(
+            num_iters=numerics.add_counters(num_iters, self.num_iters),
+            num_evals=numerics.add_counters(num_evals, self.num_evals),
+        )
+
 
 class Progress(NamedTuple):
     """The progress of the values.
@@ -159,20 +166,15 @@ def limit_reached(
     )
 
 
-def status_before(
-    value: jax.Array,
-    grad_norm: jax.Array,
-    num_iters: jax.Array,
-    num_evals: jax.Array,
-    limits: Limits,
-) -> jax.Array:
+def status_before(state: Any, limits: Limits) -> jax.Array:
     """The reason not to go on from a state at all: it may satisfy new limits; else RUNNING."""
     found = _first_of(
-        (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),
-        (grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
+        (_not_finite(state.value, state.grad_norm), MinimizeStatus.START_NOT_FINITE),
+        (state.grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
     )
-    found = limit_reached(found, num_iters, num_evals, limits)
-    return jnp.where(num_evals > 0, found, int(MinimizeStatus.RUNNING))
+    found = limit_reached(found, state.num_iters, state.num_evals, limits)
+    found = jnp.where(state.num_evals > 0, found, int(MinimizeStatus.RUNNING))
+    return numerics.counter(found)
 
 
 def _not_finite(value: jax.Array, grad_norm: jax.Array) -> jax.Array:

@@ -105,22 +105,20 @@ def add_pair(
     s_g, y_g, s_y, y_y, _ = products
     here = jnp.arange(len(rho)) == slot
     older = coefficients.in_use & ~here
-    sy = jnp.where(may_enter, read_slot(s_y, slot), 1)
-    column = jnp.where(here, 1, -_dot(inverse_r, jnp.where(older, s_y, 0))) / sy
-    column = jnp.where(older | here, column, 0)
-    row_y = jnp.where(older | here, y_y, 0)
-    enters = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(row_y))
-
-    def write(matrix: jax.Array, vector: jax.Array, axis: int) -> jax.Array:
-        return write_slot(
-            matrix, jnp.where(enters, vector, read_slot(matrix, slot, axis)), slot, axis
-        )
-
-    inverse_r = write(write(inverse_r, jnp.where(here, column, 0), 0), column, 1)
-    gram_y = write(write(gram_y, row_y, 0), row_y, 1)
-    rho = jnp.where(here & is_written, jnp.where(enters, 1 / sy, 0), rho)
-    num_pairs = jnp.where(enters, numerics.increment(num_pairs), num_pairs)
-    return Coefficients(num_pairs, rho, inverse_r, gram_y, s_g, y_g), enters
+    sy = jnp.where(may_enter, jnp.sum(jnp.where(here, s_y, 0)), 1)
+    s_y, y_y = jnp.where(older, s_y, 0), jnp.where(older | here, y_y, 0)
+    column = jnp.where(here, 1, jnp.where(older, -_dot(inverse_r, s_y), 0)) / sy
+    enters = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(y_y))
+    in_row, in_column = (here & enters)[:, None], (here & enters)[None, :]
+    new = Coefficients(
+        num_pairs=jnp.where(enters, numerics.increment(num_pairs), num_pairs),
+        rho=jnp.where(here & is_written, jnp.where(enters, 1 / sy, 0), rho),
+        inverse_r=jnp.where(in_column, column[:, None], jnp.where(in_row, 0, inverse_r)),
+        gram_y=jnp.where(in_column, y_y[:, None], jnp.where(in_row, y_y[None, :], gram_y)),
+        s_g=s_g,
+        y_g=y_g,
+    )
+    return new, enters
 
 
 def apply(
@@ -140,22 +138,10 @@ def apply(
     _, rho, inverse_r, gram_y, _, _ = coefficients
     in_use = coefficients.in_use
     p = jnp.where(in_use, _dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
-    diagonal = 1 / jnp.where(in_use, rho, 1)
-    q = jnp.where(in_use, diagonal * p + gamma * (_dot(gram_y, p) - y_g), 0)
+    q = p / jnp.where(in_use, rho, 1) + gamma * (_dot(gram_y, p) - y_g)
+    q = jnp.where(in_use, q, 0)
     return jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-def read_slot(x: jax.Array, slot: jax.Array, axis: int = 0) -> jax.Array:
-    """The part of an array at a slot along an axis."""
-    part: jax.Array = jax.lax.dynamic_index_in_dim(x, slot, axis, keepdims=False)
-    return part
-
-
-def write_slot(x: jax.Array, part: jax.Array, slot: jax.Array, axis: int = 0) -> jax.Array:
-    """The array with another part at a slot along an axis."""
-    written: jax.Array = jax.lax.dynamic_update_index_in_dim(x, part, slot, axis)
-    return written

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from .. import batching, numerics, reductions, tree
-from .compact import Coefficients, Products, read_slot
+from .compact import Coefficients, Products
+from .memory import row
 from .scaling import Pair
 
 # y counts as short where it is shorter than this fraction of the gradient.
@@ -58,7 +59,7 @@ def inner_products(
     shapes = size, size, *((),) * 5
     sums = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
     ss, sy, yy = sums[4:]
-    pair = Pair(ss, sy, yy, read_slot(sums[0], slot))
+    pair = Pair(ss, sy, yy, jnp.sum(jnp.where(jnp.arange(len(sums[0])) == slot, sums[0], 0)))
     return _products(coefficients, rows, slot, sums[:4], pair, jnp.zeros((), bool)), pair
 
 
@@ -124,7 +125,7 @@ def _products(
 
     def own_pass() -> Any:
         dtype = s_g.dtype
-        y = jax.tree.map(lambda rows_y: read_slot(rows_y, slot), rows[1])
+        y = jax.tree.map(lambda rows_y: row(rows_y, slot), rows[1])
 
         def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
             return [reductions.dot(rows, y, dtype) for rows in (rows_s, rows_y)]
@@ -161,6 +162,10 @@ def _combined(
             highest = jax.lax.Precision.HIGHEST
             total = total + jnp.tensordot(factors.astype(g.dtype), rows, axes=1, precision=highest)
         return total
+    # Axes are kept, so that every term is one product of slices.
+    of_s, of_y = (x.reshape(-1, *(1,) * g.ndim) for x in (of_s, of_y))
+    total = total[None]
     for k in range(len(rows_s)):
-        total = total + of_s[k] * rows_s[k] + of_y[k] * rows_y[k]
-    return total.astype(g.dtype)
+        here = slice(k, k + 1)
+        total = total + of_s[here] * rows_s[here] + of_y[here] * rows_y[here]
+    return total[0].astype(g.dtype)

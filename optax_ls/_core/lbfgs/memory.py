@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from .. import numerics
 from ..types import Params
-from .compact import Coefficients, read_slot, write_slot
+from .compact import Coefficients
 
 
 class ScaleByLBFGSState(NamedTuple):
@@ -109,7 +109,16 @@ def write_rows(
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
         new = jnp.where(jnp.isfinite(new), new, 0)
-        return write_slot(rows, jnp.where(condition, new, read_slot(rows, slot)), slot)
+        written: jax.Array = jax.lax.dynamic_update_index_in_dim(
+            rows, jnp.where(condition, new, row(rows, slot)), slot, 0
+        )
+        return written
 
     written: tuple[Any, Any] = jax.tree.map(write, rows, pair)
     return written
+
+
+def row(rows: jax.Array, slot: jax.Array) -> jax.Array:
+    """The row of a slot."""
+    found: jax.Array = jax.lax.dynamic_index_in_dim(rows, slot, keepdims=False)
+    return found

@@ -31,18 +31,14 @@ class Pair(NamedTuple):
     sg: jax.Array
 
 
-def largest_ratio(coefficients: Coefficients, number: int) -> jax.Array:
-    """The largest <s, y> / <y, y> of the newest pairs; zero without pairs.
-
-    Args:
-        coefficients: of the pairs.
-        number: how many pairs to look at.
-    """
+def largest_ratios(coefficients: Coefficients, *numbers: int) -> tuple[jax.Array, ...]:
+    """The largest <s, y> / <y, y> of so many newest pairs, for each number; zero without pairs."""
     rho, size = coefficients.rho, len(coefficients.rho)
     slots = jnp.arange(size, dtype=coefficients.num_pairs.dtype)
     age = jax.lax.rem(coefficients.num_pairs + (size - 1) - slots, numerics.counter(size))
-    counts = coefficients.in_use & (age < number)
-    return 1 / jnp.min(jnp.where(counts, rho * jnp.diagonal(coefficients.gram_y), jnp.inf))
+    yy = jnp.sum(jnp.eye(size, dtype=rho.dtype) * coefficients.gram_y, axis=1)
+    inverse = jnp.where(coefficients.in_use, rho * yy, jnp.inf)
+    return tuple(1 / jnp.min(jnp.where(age < number, inverse, jnp.inf)) for number in numbers)
 
 
 def of_newest_pair(coefficients: Coefficients, grad_norm: jax.Array) -> jax.Array:
@@ -50,7 +46,7 @@ def of_newest_pair(coefficients: Coefficients, grad_norm: jax.Array) -> jax.Arra
 
     Without pairs it makes the step no longer than 1.
     """
-    newest = largest_ratio(coefficients, 1)
+    (newest,) = largest_ratios(coefficients, 1)
     return jnp.where(newest > 0, newest, jnp.minimum(1, 1 / grad_norm))
 
 
@@ -73,9 +69,9 @@ def for_long_steps(
         pair: of the last step.
         is_new: bool, whether that pair has entered.
     """
-    newest = largest_ratio(coefficients, 1)
+    newest, recent = largest_ratios(coefficients, 1, _RECENT)
     mean = jnp.where(is_new, jnp.sqrt(pair.sy / pair.yy * jnp.sqrt(pair.ss / pair.yy)), 0)
-    larger = jnp.maximum(largest_ratio(coefficients, _RECENT), mean)
+    larger = jnp.maximum(recent, mean)
     # The fraction of the step that lies beyond the minimum of a parabola along it.
     beyond = jnp.where(is_new, pair.sg / pair.sy, 0)
     weight = jnp.clip((_MARGIN - beyond) / (2 * _MARGIN), 0, 1)
