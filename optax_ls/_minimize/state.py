@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from .._core import numerics
 from .._core.lbfgs import memory
 from .._core.lbfgs.memory import ScaleByLBFGSState
-from .._core.lbfgs.scaling import Pair
 from .._core.linesearch.driver import LineSearch
 from .termination import Progress
 
@@ -20,13 +19,11 @@ class Best(NamedTuple):
         step: the step to it; 0 if no trial was lower than the iterate.
         value: the objective there.
         grad_norm: the largest absolute value in the gradient there.
-        pair: the inner products of the pair from the iterate to it.
     """
 
     step: jax.Array
     value: jax.Array
     grad_norm: jax.Array
-    pair: Pair
 
 
 class MinimizeState(NamedTuple):
@@ -74,7 +71,7 @@ class MinimizeState(NamedTuple):
 def init(search: LineSearch, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
     """The state before the first evaluation."""
     dtype = numerics.search_dtype(params)
-    empty = memory.init(params, memory_size)
+    empty = memory.init(params, memory_size, corrects=True)
     zeros, infinite, zero = empty.params, jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
     aux = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux_like)
     return MinimizeState(
@@ -85,7 +82,7 @@ def init(search: LineSearch, params: Any, aux_like: Any, memory_size: int) -> Mi
         direction=zeros,
         search=jax.tree.map(numerics.strong, search.start(infinite, infinite, zero + 1)),
         fresh=jnp.zeros((), bool),
-        best=Best(zero, infinite, infinite, Pair(zero, zero, zero, zero)),
+        best=Best(zero, infinite, infinite),
         best_grad=zeros,
         best_aux=aux,
         progress=Progress.init(infinite),

@@ -10,6 +10,7 @@ sizes. ``termination.py`` decides whether that is the end.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,8 +20,7 @@ import jax.numpy as jnp
 from .._core import batching, isolation, numerics, reductions, tree
 from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients
-from .._core.lbfgs.memory import write_rows
-from .._core.lbfgs.scaling import Pair
+from .._core.lbfgs.memory import row, write_rows
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from . import termination
@@ -52,7 +52,6 @@ class Trial(NamedTuple):
         grad_norm: the largest absolute value in the gradient there.
         slope_init: the slope at the iterate.
         slope: the slope at the trial.
-        pair: the inner products of the pair from the iterate to the trial.
         is_finite: bool, whether value, gradient and params are finite.
         is_tiny: bool, whether a step of 1 changes the params by rounding only.
     """
@@ -62,14 +61,13 @@ class Trial(NamedTuple):
     grad_norm: jax.Array
     slope_init: jax.Array
     slope: jax.Array
-    pair: Pair
     is_finite: jax.Array
     is_tiny: jax.Array
 
     @property
     def as_best(self) -> Best:
         """The trial as the best one of its search."""
-        return Best(self.step, self.value, self.grad_norm, self.pair)
+        return Best(self.step, self.value, self.grad_norm)
 
 
 def along(params: Any, step: jax.Array, direction: Any) -> Any:
@@ -105,19 +103,12 @@ def evaluate_trial(
         (with_params, iterate.params, state.direction), dtype
     )
 
-    def local(p: jax.Array, new_p: jax.Array, g: jax.Array, new_g: jax.Array, d: jax.Array) -> Any:
-        wide = jnp.result_type(d, g)
-        pairs = (d.astype(wide), g.astype(wide)), (d.astype(wide), new_g.astype(wide))
-        s, y = new_p - p, new_g - g
-        return [reductions.dot(*pair, dtype) for pair in (*pairs, (s, s), (s, y), (y, y))]
-
-    vectors = iterate.params, params, iterate.updates, grad, state.direction
-    slope_init, slope, ss, sy, yy = reductions.sums(local, vectors, ((),) * 5, dtype)
+    grads = iterate.updates, grad
+    slope_init, slope = reductions.slopes(state.direction, grads, dtype)
     # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
     is_tiny = length <= numerics.finfo(dtype).eps ** 0.5 * size
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    pair = Pair(ss, sy, yy, step * slope)
-    trial = Trial(step, value, grad_norm, slope_init, slope, pair, is_finite, is_tiny)
+    trial = Trial(step, value, grad_norm, slope_init, slope, is_finite, is_tiny)
     return Point(params, grad, aux), trial
 
 
@@ -130,11 +121,10 @@ class Decision(NamedTuple):
         keeps_best: the trial is the best one so far of a search that goes on.
         new_direction: a new direction is due.
         restarts: the new direction is steepest descent.
-        adds_pair: the step of the iterate is a pair that enters the memory.
+        is_pair: the step of the iterate is a pair for the memory.
         drops_pairs: the older pairs are dropped.
         step: scalar, the step of the iterate along the direction.
-        pair: the products of the pair, with its y corrected.
-        correction: scalar, the multiple of s that is added to y.
+        values: scalars, the objective at the iterate before and after.
     """
 
     moves: jax.Array
@@ -142,11 +132,10 @@ class Decision(NamedTuple):
     keeps_best: jax.Array
     new_direction: jax.Array
     restarts: jax.Array
-    adds_pair: jax.Array
+    is_pair: jax.Array
     drops_pairs: jax.Array
     step: jax.Array
-    pair: Pair
-    correction: jax.Array
+    values: tuple[jax.Array, jax.Array]
 
 
 class Scalars(NamedTuple):
@@ -213,22 +202,18 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     num_iters = state.num_iters + outcome.iterated
     num_evals = numerics.increment(state.num_evals)
     status = termination.status(state.progress, progress, outcome, grad_norm, limits)
-    correction = curvature_correction(arrival.pair, state.value, outcome.value)
-    correction = jnp.where(outcome.iterated, correction, 0)
-    pair = corrected(arrival.pair, correction)
     decision = Decision(
         moves=moves,
         to_trial=to_trial,
         keeps_best=is_lower & ~is_done,
         new_direction=moves | failed,
         restarts=restarts,
-        adds_pair=outcome.iterated & ~restarts & direction.has_curvature(pair),
+        is_pair=outcome.iterated & ~restarts,
         # After a search that failed the pairs are kept until steepest descent has succeeded: that
         # may be the end.
         drops_pairs=moves & (state.progress.restarted | restarts),
         step=arrival.step,
-        pair=pair,
-        correction=correction,
+        values=(state.value, outcome.value),
     )
     new = Scalars(
         value=outcome.value,
@@ -256,37 +241,7 @@ def _decide_nothing(
     limits: Limits, state: Scalars, trial: Trial, searched: Any
 ) -> tuple[Decision, Scalars]:
     zero, no = jnp.zeros_like(trial.step), jnp.zeros((), bool)
-    return Decision(*(no,) * 7, zero, Pair(*(zero,) * 4), zero), state
-
-
-# By which fraction of itself <s, y> may become smaller or larger by its correction, and which
-# fraction is not worth a third pass over the memory.
-_MIN_CORRECTION, _MAX_CORRECTION, _SLIGHT_CORRECTION = -0.7, 5.0, 0.1
-# A change of the value by less than so many units of rounding says nothing of a curvature.
-_VISIBLE = 1000
-
-
-def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> jax.Array:
-    """The multiple of s to add to y for the curvature that the values at both ends show.
-
-    <s, y> / |s|^2 is a mean of the second derivative along the step. The cubic with the values f
-    and f' and the slopes of both ends has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its
-    newer end; with the multiple y has that too (Zhang, Deng & Chen, Journal of Optimization Theory
-    and Applications 102 (1999), 147-167).
-    """
-    ss, sy, _, sg = pair
-    change = 6 * (value - new_value) + 6 * sg - 3 * sy
-    change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
-    eps = numerics.finfo(sy.dtype).eps
-    is_visible = jnp.abs(value - new_value) > _VISIBLE * eps * jnp.abs(value)
-    is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
-    return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
-
-
-def corrected(pair: Pair, multiple: jax.Array) -> Pair:
-    """The products of a pair with a multiple of s added to y."""
-    ss, sy, yy, sg = pair
-    return Pair(ss, sy + multiple * ss, yy + multiple * (2 * sy + multiple * ss), sg)
+    return Decision(*(no,) * 7, zero, (zero, zero)), state
 
 
 def advance(
@@ -315,14 +270,13 @@ def advance(
     best_grad, best_aux = tree.where(decision.keeps_best, (trial_point.grad, trial_point.aux), best)
 
     coefficients = memory.coefficients.without_pairs(decision.drops_pairs)
-    s, y = tree.sub(iterate.params, memory.params), tree.sub(iterate.grad, memory.updates)
-    y = jax.tree.map(lambda y, s: (y + decision.correction * s).astype(y.dtype), y, s)
-    rows = write_rows(memory.rows, coefficients.next_slot, (s, y), decision.adds_pair)
+    pair = tree.sub(iterate.params, memory.params), tree.sub(iterate.grad, memory.updates)
+    rows = write_rows(memory.rows, coefficients.next_slot, pair, decision.is_pair)
     coefficients, next_direction = jax.lax.cond(
         batching.any_element(decision.new_direction),
         _new_direction,
         lambda coefficients, direction, *_: (coefficients, direction),
-        *(coefficients, state.direction, rows, iterate, decision),
+        *(coefficients, state.direction, rows, iterate, decision, scalars.grad_norm),
     )
     memory = memory.with_coefficients(coefficients)._replace(
         params=iterate.params,
@@ -365,26 +319,21 @@ def _new_direction(
     rows: direction.Rows,
     iterate: Point,
     decision: Decision,
+    largest: jax.Array,
 ) -> tuple[Coefficients, Any]:
-    """The memory with the new pair, if there is one, and minus H g where a new direction is due."""
-    slot, adds_pair, pair, g = (
-        coefficients.next_slot,
-        decision.adds_pair,
-        decision.pair,
-        iterate.grad,
-    )
-    is_corrected = adds_pair & (decision.correction != 0)
-    products = direction.inner_products_of(coefficients, rows, slot, g, pair, is_corrected)
+    """The memory with the new pair, if there is one, and minus H g where a new direction is due.
 
-    def factors(
-        coefficients: Coefficients, products: compact.Products
-    ) -> tuple[Coefficients, tuple[jax.Array, ...]]:
-        new, entered = compact.add_pair(coefficients, slot, products, adds_pair, adds_pair)
-        gamma = scaling.for_long_steps(new, products.grad_norm, pair, entered)
-        return new, (gamma, *compact.apply(new, gamma, products.s_g, products.y_g))
-
-    new, of_h = factors(coefficients, products)
-    downhill = direction.combine(rows, g, *(-x for x in of_h))
+    ``largest`` is the largest absolute value in the gradient.
+    """
+    slot, g = coefficients.next_slot, iterate.grad
+    pair = jax.tree.map(lambda stack: row(stack, slot), rows)
+    products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
+    new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
+    square, size = products.grad_square, sum(leaf.size for leaf in jax.tree.leaves(g))
+    grad_norm = jnp.where(jnp.isinf(square), largest * math.sqrt(size), jnp.sqrt(square))
+    gamma = scaling.for_long_steps(new, grad_norm, products.pair, entered)
+    factors = gamma, *compact.apply(new, gamma, products.s_g, products.y_g)
+    downhill = direction.combine(rows, g, *(-x for x in factors))
     downhill = jax.lax.cond(
         batching.any_element(decision.restarts),
         lambda: tree.where(decision.restarts, steepest_descent(iterate.params, g), downhill),

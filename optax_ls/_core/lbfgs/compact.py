@@ -19,7 +19,7 @@ In the inverse that is the column -R^-1 r / <s, y>, with 1 / <s, y> at its end.
 A slot is in use if its rho is not zero. Entries of other slots are finite and always masked.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class Coefficients(NamedTuple):
         gram_y: ``(m, m)``, Y'Y.
         s_g: ``(m,)``, the products of each s with the last gradient.
         y_g: ``(m,)``, the same for y.
+        bends: ``(m,)``, the multiple of each s that has been added to its y; None if there is none.
     """
 
     num_pairs: jax.Array
@@ -45,6 +46,7 @@ class Coefficients(NamedTuple):
     gram_y: jax.Array
     s_g: jax.Array
     y_g: jax.Array
+    bends: Optional[jax.Array]
 
     @property
     def in_use(self) -> jax.Array:
@@ -63,6 +65,15 @@ class Coefficients(NamedTuple):
         return self._replace(num_pairs=num_pairs, rho=rho)
 
 
+class Pair(NamedTuple):
+    """The inner products of a pair, and of its s with the gradient g at its newer end; scalars."""
+
+    ss: jax.Array
+    sy: jax.Array
+    yy: jax.Array
+    sg: jax.Array
+
+
 class Products(NamedTuple):
     """The inner products of the memory with the gradient g and the new y.
 
@@ -71,14 +82,26 @@ class Products(NamedTuple):
         y_g: ``(m,)``, Y'g.
         s_y: ``(m,)``, S'y, the new s included.
         y_y: ``(m,)``, Y'y, the new y included.
-        grad_norm: scalar, the Euclidean norm of g; where its square overflows, a larger norm.
+        pair: of the new pair.
+        bend: scalar, the multiple of s that has been added to the new y; None if there is none.
+        grad_square: scalar, <g, g>.
     """
 
     s_g: jax.Array
     y_g: jax.Array
     s_y: jax.Array
     y_y: jax.Array
-    grad_norm: jax.Array
+    pair: Pair
+    bend: Optional[jax.Array]
+    grad_square: jax.Array
+
+    @property
+    def has_curvature(self) -> jax.Array:
+        """Whether the new pair keeps H positive definite: <s, y> > eps |s| |y|."""
+        ss, sy, yy, _ = self.pair
+        finfo = numerics.finfo(sy.dtype)
+        has_angle = sy > finfo.eps * jnp.sqrt(ss) * jnp.sqrt(yy)
+        return jnp.asarray(has_angle & (sy > finfo.tiny))
 
 
 def add_pair(
@@ -86,7 +109,6 @@ def add_pair(
     slot: jax.Array,
     products: Products,
     is_written: jax.Array,
-    may_enter: jax.Array,
 ) -> tuple[Coefficients, jax.Array]:
     """The coefficients with a new pair in a slot; a pair that does not enter leaves it empty.
 
@@ -95,17 +117,17 @@ def add_pair(
         slot: of the new pair.
         products: of the memory with the gradient at the newer end of the pair and with its y.
         is_written: bool, whether there is a new pair, in place of the one that was in the slot.
-        may_enter: bool, whether it may enter; only if it is written.
 
     Returns:
-        The new coefficients, and whether the pair entered: it does not where its column of R^-1
-        would not be finite.
+        The new coefficients, and whether the pair entered: it does if it has curvature and its
+        column of R^-1 is finite.
     """
-    num_pairs, rho, inverse_r, gram_y, _, _ = coefficients
-    s_g, y_g, s_y, y_y, _ = products
+    num_pairs, rho, inverse_r, gram_y, _, _, bends = coefficients
+    s_g, y_g, s_y, y_y, pair, bend, _ = products
+    may_enter = is_written & products.has_curvature
     here = jnp.arange(len(rho)) == slot
     older = coefficients.in_use & ~here
-    sy = jnp.where(may_enter, jnp.sum(jnp.where(here, s_y, 0)), 1)
+    sy = jnp.where(may_enter, pair.sy, 1)
     s_y, y_y = jnp.where(older, s_y, 0), jnp.where(older | here, y_y, 0)
     column = jnp.where(here, 1, jnp.where(older, -_dot(inverse_r, s_y), 0)) / sy
     enters = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(y_y))
@@ -117,6 +139,9 @@ def add_pair(
         gram_y=jnp.where(in_column, y_y[:, None], jnp.where(in_row, y_y[None, :], gram_y)),
         s_g=s_g,
         y_g=y_g,
+        bends=None
+        if bends is None or bend is None
+        else jnp.where(here & is_written, bend, bends),
     )
     return new, enters
 
@@ -124,7 +149,7 @@ def add_pair(
 def apply(
     coefficients: Coefficients, gamma: jax.Array, s_g: jax.Array, y_g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The factors of S and of Y in H g = gamma g + S a + Y b.
+    """The factors of S and of Y in H g = gamma g + S a + Y b, for Y as it stands in the rows.
 
     Args:
         coefficients: of the pairs.
@@ -135,12 +160,13 @@ def apply(
     Returns:
         ``(m,)`` each; zero in empty slots.
     """
-    _, rho, inverse_r, gram_y, _, _ = coefficients
+    _, rho, inverse_r, gram_y, _, _, bends = coefficients
     in_use = coefficients.in_use
     p = jnp.where(in_use, _dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
     q = p / jnp.where(in_use, rho, 1) + gamma * (_dot(gram_y, p) - y_g)
     q = jnp.where(in_use, q, 0)
-    return jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
+    of_s, of_y = jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
+    return of_s if bends is None else of_s + bends * of_y, of_y
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -9,15 +9,13 @@ All inner products are real: a complex vector counts as the real one of twice it
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
 
 from .. import batching, numerics, reductions, tree
-from .compact import Coefficients, Products
-from .memory import row
-from .scaling import Pair
+from .compact import Coefficients, Pair, Products
 
 # y counts as short where it is shorter than this fraction of the gradient.
 _SHORT = 1 / 4
@@ -26,21 +24,19 @@ _SHORT = 1 / 4
 _MAX_UNROLLED = 24
 
 
-def has_curvature(pair: Pair) -> jax.Array:
-    """Whether a pair keeps H positive definite: <s, y> > eps |s| |y|, whatever their scale."""
-    finfo = numerics.finfo(pair.sy.dtype)
-    lengths = jnp.sqrt(pair.ss) * jnp.sqrt(pair.yy)
-    return jnp.asarray((pair.sy > finfo.eps * lengths) & (pair.sy > finfo.tiny))
-
-
 Rows = tuple[Any, Any]
 """The stacks of all s and of all y: two trees like the params, with a leading axis of length m."""
 
 
 def inner_products(
-    coefficients: Coefficients, rows: Rows, slot: jax.Array, g: Any, s_and_y: tuple[Any, Any]
-) -> tuple[Products, Pair]:
-    """All inner products of an update, by one all-reduce, or two where y is short.
+    coefficients: Coefficients,
+    rows: Rows,
+    slot: jax.Array,
+    g: Any,
+    s_and_y: tuple[Any, Any],
+    values: Optional[tuple[jax.Array, jax.Array]] = None,
+) -> Products:
+    """All inner products of an update, by one all-reduce; by two where y is short or corrected.
 
     Args:
         coefficients: before the update.
@@ -48,95 +44,81 @@ def inner_products(
         slot: of the new pair.
         g: tree, the gradient at the newer end of the pair.
         s_and_y: two trees, the new pair.
+        values: the objective at both ends, to correct y; None leaves it.
     """
     dtype, size = coefficients.s_g.dtype, coefficients.s_g.shape
 
-    def local(*leaves: jax.Array) -> Sequence[jax.Array]:
-        *_, s, y = leaves
-        of_pair = [reductions.dot(*pair, dtype) for pair in ((s, s), (s, y), (y, y))]
-        return *_with_gradient(*leaves[:3], dtype=dtype), *of_pair
+    def local(rows_s: jax.Array, rows_y: jax.Array, *vectors: jax.Array) -> Sequence[jax.Array]:
+        g, s, y = vectors
+        pairs = (rows_s, g), (rows_y, g), (g, g), (s, s), (s, y), (y, y)
+        return [reductions.dot(*pair, dtype) for pair in pairs]
 
-    shapes = size, size, *((),) * 5
-    sums = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
-    ss, sy, yy = sums[4:]
-    pair = Pair(ss, sy, yy, jnp.sum(jnp.where(jnp.arange(len(sums[0])) == slot, sums[0], 0)))
-    return _products(coefficients, rows, slot, sums[:4], pair, jnp.zeros((), bool)), pair
-
-
-def inner_products_of(
-    coefficients: Coefficients,
-    rows: Rows,
-    slot: jax.Array,
-    g: Any,
-    pair: Pair,
-    is_corrected: jax.Array,
-) -> Products:
-    """The inner products of an update with a pair whose own products are known.
-
-    Args:
-        coefficients: before the update.
-        rows: with the new pair in its slot.
-        slot: of the new pair.
-        g: tree, the gradient at the newer end of the pair.
-        pair: the products of the pair.
-        is_corrected: bool, whether the y in the rows is not the change of the gradient.
-    """
-    dtype, size = coefficients.s_g.dtype, coefficients.s_g.shape
-    local = functools.partial(_with_gradient, dtype=dtype)
-    sums = reductions.sums(local, (*rows, g), (size, size, (), ()), dtype)
-    return _products(coefficients, rows, slot, sums, pair, is_corrected)
-
-
-def _with_gradient(
-    rows_s: jax.Array, rows_y: jax.Array, g: jax.Array, *, dtype: Any
-) -> Sequence[jax.Array]:
-    products = (reductions.dot(rows, g, dtype) for rows in (rows_s, rows_y))
-    return *products, *_squares_and_sizes(g, dtype=dtype)
-
-
-def _squares_and_sizes(g: jax.Array, *, dtype: Any) -> Sequence[jax.Array]:
-    return reductions.dot(g, g, dtype), jnp.sum(jnp.abs(g), dtype=dtype)
-
-
-def norm(g: Any, dtype: Any) -> jax.Array:
-    """The Euclidean norm of a tree; where its square overflows, the sum of absolute values."""
-    local = functools.partial(_squares_and_sizes, dtype=dtype)
-    return _norm(*reductions.sums(local, (g,), ((), ()), dtype))
-
-
-def _norm(square: jax.Array, size: jax.Array) -> jax.Array:
-    largest = numerics.finfo(size.dtype).max
-    return jnp.where(jnp.isinf(square), jnp.minimum(size, largest), jnp.sqrt(square))
-
-
-def _products(
-    coefficients: Coefficients,
-    rows: Rows,
-    slot: jax.Array,
-    sums: Sequence[jax.Array],
-    pair: Pair,
-    is_corrected: jax.Array,
-) -> Products:
-    """Completes the products with g and its norm by those with y."""
-    s_g, y_g, square, size = sums
-    is_short = pair.yy < _SHORT**2 * square
-    in_own_pass = (coefficients.num_pairs > 0) & (is_short | is_corrected)
+    shapes = size, size, (), (), (), ()
+    s_g, y_g, gg, ss, sy, yy = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
+    here = jnp.arange(len(s_g)) == slot
+    pair, bend = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0))), None
+    in_own_pass = yy < _SHORT**2 * gg
+    bends = coefficients.bends
+    if values is not None and bends is not None:
+        bend = curvature_correction(pair, *values)
+        in_own_pass |= bend != 0
+        pair = corrected(pair, bend)
+        y_g += jnp.where(here, bend, bends) * s_g
+    in_own_pass &= coefficients.num_pairs > 0
     differences = s_g - coefficients.s_g, y_g - coefficients.y_g
 
     def own_pass() -> Any:
-        dtype = s_g.dtype
-        y = jax.tree.map(lambda rows_y: row(rows_y, slot), rows[1])
-
-        def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
+        def local(rows_s: jax.Array, rows_y: jax.Array, *pair: jax.Array) -> Sequence[jax.Array]:
+            s, y = pair
+            y = y if bend is None else (y + bend * s).astype(y.dtype)
             return [reductions.dot(rows, y, dtype) for rows in (rows_s, rows_y)]
 
-        exact = reductions.sums(local, (*rows, y), (s_g.shape, y_g.shape), dtype)
-        return tree.where(in_own_pass, tuple(exact), differences)
+        s_y, y_y = reductions.sums(local, (*rows, *s_and_y), (size, size), dtype)
+        if bends is not None:
+            y_y += bends * s_y
+        return tree.where(in_own_pass, (s_y, y_y), differences)
 
     s_y, y_y = jax.lax.cond(batching.any_element(in_own_pass), own_pass, lambda: differences)
-    here = jnp.arange(len(s_g)) == slot
     s_y, y_y = jnp.where(here, pair.sy, s_y), jnp.where(here, pair.yy, y_y)
-    return Products(s_g, y_g, s_y, y_y, _norm(square, size))
+    return Products(s_g, y_g, s_y, y_y, pair, bend, gg)
+
+
+# By which fraction of itself <s, y> may become smaller or larger by its correction, and which
+# fraction is not worth a third pass over the memory.
+_MIN_CORRECTION, _MAX_CORRECTION, _SLIGHT_CORRECTION = -0.7, 5.0, 0.1
+# A change of the value by less than so many units of rounding says nothing of a curvature.
+_VISIBLE = 1000
+
+
+def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> jax.Array:
+    """The multiple of s to add to y for the curvature that the values at both ends show.
+
+    <s, y> / |s|^2 is a mean of the second derivative along the step. The cubic with the values f
+    and f' and the slopes of both ends has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its
+    newer end; with the multiple y has that too (Zhang, Deng & Chen, Journal of Optimization Theory
+    and Applications 102 (1999), 147-167).
+    """
+    ss, sy, _, sg = pair
+    decrease = value - new_value
+    change = 6 * decrease + 6 * sg - 3 * sy
+    change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
+    is_visible = jnp.abs(decrease) > _VISIBLE * numerics.finfo(sy.dtype).eps * jnp.abs(value)
+    is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
+    return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
+
+
+def corrected(pair: Pair, multiple: jax.Array) -> Pair:
+    """The products of a pair with a multiple of s added to y."""
+    ss, sy, yy, sg = pair
+    return Pair(ss, sy + multiple * ss, yy + multiple * (2 * sy + multiple * ss), sg)
+
+
+def norm(g: Any, dtype: Any) -> jax.Array:
+    """The Euclidean norm of a tree, also where its square overflows; two passes."""
+    (largest,) = reductions.maxima((g,), dtype)
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    scaled = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, dtype)) / scale, g)
+    return scale * jnp.sqrt(reductions.inner(scaled, scaled, dtype))
 
 
 def combine(rows: Rows, g: Any, factor: jax.Array, of_s: jax.Array, of_y: jax.Array) -> Any:

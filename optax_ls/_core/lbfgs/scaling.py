@@ -1,34 +1,16 @@
 """The initial scaling gamma: the matrix that L-BFGS starts from is H0 = gamma I (N&W eq. 7.20)."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from .. import numerics
-from .compact import Coefficients
+from .compact import Coefficients, Pair
 
 # Of how many pairs the scaling of a long step may be the largest.
 _RECENT = 3
 # The fraction of a step by which the minimum along its line must lie beyond its end, for that
 # scaling, or before its end, for that of the newest pair.
 _MARGIN = 0.1
-
-
-class Pair(NamedTuple):
-    """The inner products of a pair and the gradient g at its newer end; scalars.
-
-    Attributes:
-        ss: <s, s>.
-        sy: <s, y>.
-        yy: <y, y>.
-        sg: <s, g>.
-    """
-
-    ss: jax.Array
-    sy: jax.Array
-    yy: jax.Array
-    sg: jax.Array
 
 
 def largest_ratios(coefficients: Coefficients, *numbers: int) -> tuple[jax.Array, ...]:

@@ -2,9 +2,10 @@
 
 from typing import Any, Optional
 
+import jax
 import jax.numpy as jnp
 
-from .. import checks, numerics, transforms, tree
+from .. import batching, checks, numerics, transforms, tree
 from ..linesearch.transforms import scale_by_zoom_linesearch
 from ..types import (
     GradientTransformation,
@@ -89,12 +90,17 @@ def _scale_by_lbfgs(
         coefficients, is_pair = state.coefficients, jnp.asarray(state.count) > 0
         slot = coefficients.next_slot
         rows = memory.write_rows(state.rows, slot, pair, is_pair)
-        products, of_pair = direction.inner_products(coefficients, rows, slot, g, pair)
-        may_enter = is_pair & direction.has_curvature(of_pair)
-        coefficients, _ = compact.add_pair(coefficients, slot, products, is_pair, may_enter)
-        gamma = jnp.ones_like(products.grad_norm)
+        products = direction.inner_products(coefficients, rows, slot, g, pair)
+        coefficients, _ = compact.add_pair(coefficients, slot, products, is_pair)
+        gamma = jnp.ones_like(products.grad_square)
         if scale_init_precond:
-            gamma = scaling.of_newest_pair(coefficients, products.grad_norm)
+            square = products.grad_square
+            grad_norm = jax.lax.cond(
+                batching.any_element(jnp.isinf(square)),
+                lambda: direction.norm(g, square.dtype),
+                lambda: jnp.sqrt(square),
+            )
+            gamma = scaling.of_newest_pair(coefficients, grad_norm)
         factors = gamma, *compact.apply(coefficients, gamma, products.s_g, products.y_g)
         new_updates = direction.combine(rows, g, *(factor * x for x in factors))
         state = state.with_coefficients(coefficients)._replace(
