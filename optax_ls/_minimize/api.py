@@ -186,7 +186,7 @@ def _core(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> LineS
     if isinstance(linesearch, str):
         checks.one_of("linesearch", linesearch, tuple(_CORES))
         return _CORES[linesearch](30 if max_steps is None else max_steps)
-    if not all(hasattr(linesearch, name) for name in ("start", "advance", "needs_slope")):
+    if not all(hasattr(linesearch, name) for name in ("start", "advance")):
         raise TypeError(
             f"linesearch must be one of {', '.join(map(repr, _CORES))}, or a core such as "
             f"optax_ls.MoreThuente(30), got {linesearch!r}"
