@@ -44,6 +44,13 @@ class Halving:
         )
 
 
+class Numbers(Halving):
+    """Always tries 1 first; its first state consists of Python numbers."""
+
+    def start(self, value, slope, step):
+        return HalvingState(1.0, False, False, 0, value)
+
+
 class SecantSearch:
     """Follows the secant of the slopes until the slope is a tenth; its state is a dictionary."""
 
@@ -96,7 +103,7 @@ class Outspoken(Halving):
         ]
 
 
-OWN = {"halving": Halving(), "secant": SecantSearch()}
+OWN = {"halving": Halving(), "numbers": Numbers(), "secant": SecantSearch()}
 OURS = {
     "backtracking": optax_ls.Backtracking(20, decrease_factor=0.5),
     "zoom": optax_ls.Zoom(20),

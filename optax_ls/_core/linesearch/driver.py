@@ -32,7 +32,7 @@ import numpy as np
 
 from .. import checks, numerics, reductions, transforms, tree
 from ..objective import Evaluation, bind
-from ..types import GradientTransformationExtraArgs, Params
+from ..types import GradientTransformationExtraArgs, Params, Updates
 from .conditions import Message
 
 State = TypeVar("State")
@@ -114,7 +114,7 @@ def observe(search: LineSearch, state: State, value: jax.Array, slope: jax.Array
 
 
 def needs_slope(search: LineSearch) -> bool:
-    """Whether ``search.advance`` uses the slope."""
+    """True if ``search.advance`` uses the slope."""
     return bool(getattr(search, "needs_slope", True))
 
 
@@ -129,10 +129,10 @@ class _Line(NamedTuple):
         first_step: scalar of the search dtype.
     """
 
-    params: Any
-    updates: Any
+    params: Params
+    updates: Updates
     value: jax.Array
-    grad: Any
+    grad: Updates
     first_step: jax.Array
 
 
@@ -203,7 +203,7 @@ class Driver:
 
     def update(
         self,
-        updates: Any,
+        updates: Updates,
         state: Any,
         params: Any = None,
         *,
@@ -211,7 +211,7 @@ class Driver:
         grad: Any = None,
         value_fn: Any = None,
         **extra_args: Any,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[Updates, Any]:
         """The scaled updates, and the state after a search along them."""
         checks.given(self.name, params=params, value=value, grad=grad, value_fn=value_fn)
         checks.state_of(self.name, state, self.make_state)
@@ -233,7 +233,7 @@ class Driver:
         if self.verbose:
             self._print_if_failed(end.search)
         new_state = self.make_state(
-            learning_rate=end.search.step,
+            learning_rate=numerics.strong(end.search.step, dtype),
             value=end.found.value,
             grad=end.found.grad,
             info=self.make_info(end.search),
@@ -243,7 +243,7 @@ class Driver:
 
     def _bind(
         self, value_fn: Callable[..., Any], extra_args: dict[str, Any], state: Any
-    ) -> Callable[[Any], Evaluation]:
+    ) -> Callable[[Params], Evaluation]:
         """The objective as a function of the params, without auxiliary output that is not kept."""
         evaluate = bind(
             value_fn,
@@ -253,7 +253,7 @@ class Driver:
             with_grad=self.store_grad or needs_slope(self.search),
         )
 
-        def evaluate_and_check_aux(params: Any) -> Evaluation:
+        def evaluate_and_check_aux(params: Params) -> Evaluation:
             found = evaluate(params)
             if self.aux_like is None:
                 return found._replace(aux=None)
@@ -262,7 +262,7 @@ class Driver:
 
         return evaluate_and_check_aux
 
-    def _search(self, line: _Line, evaluate: Callable[[Any], Evaluation], state: Any) -> _Carry:
+    def _search(self, line: _Line, evaluate: Callable[[Params], Evaluation], state: Any) -> _Carry:
         """Runs the search until it is done and its step is the one evaluated last.
 
         Args:
@@ -316,7 +316,7 @@ class Driver:
             )
 
 
-def _scaled(step: jax.Array, updates: Any, params: Any) -> Any:
+def _scaled(step: jax.Array, updates: Updates, params: Params) -> Any:
     """``step * updates`` in the dtypes of ``params``; a step of 0 is 0, whatever the updates."""
     return jax.tree.map(
         lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype),

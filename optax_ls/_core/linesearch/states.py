@@ -18,7 +18,7 @@ class LinesearchInfo(NamedTuple):
         failed: bool scalar, whether it ended without a step that satisfies its conditions.
         num_linesearch_steps: counter, steps tried; None if the search does not count them.
         decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
-            missed; None if the search does not know.
+            missed; None if the search does not compute it.
         curvature_error: the same for small curvature.
     """
 

@@ -183,7 +183,7 @@ def scale_by_backtracking_linesearch(
 
     Args:
         max_backtracking_steps: how often the step may be shortened, at least 0.
-        slope_rtol: the decrease asked for, relative to the slope; in [0, 1).
+        slope_rtol: :math:`c`, the decrease required relative to the slope; in [0, 1).
         decrease_factor: the factor of a rejected step; in (0, 1).
         increase_factor: the first guess is this times the last learning rate; positive. 1 keeps
             it, ``math.inf`` always starts at ``max_learning_rate``.
