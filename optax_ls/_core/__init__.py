@@ -11,14 +11,19 @@ from .linesearch.conditions import (
     FLAG_NOT_A_DESCENT_DIRECTION,
 )
 from .linesearch.more_thuente import MoreThuente
-from .linesearch.transforms import (
+from .linesearch.states import (
     BacktrackingLinesearchInfo,
+    LinesearchInfo,
     MoreThuenteLinesearchInfo,
     ScaleByBacktrackingLinesearchState,
+    ScaleByLinesearchState,
     ScaleByMoreThuenteLinesearchState,
     ScaleByZoomLinesearchState,
     ZoomLinesearchInfo,
+)
+from .linesearch.transforms import (
     scale_by_backtracking_linesearch,
+    scale_by_linesearch,
     scale_by_more_thuente_linesearch,
     scale_by_zoom_linesearch,
 )
@@ -63,6 +68,7 @@ __all__ = [
     "GradientTransformation",
     "GradientTransformationExtraArgs",
     "InverseHessian",
+    "LinesearchInfo",
     "MoreThuente",
     "MoreThuenteLinesearchInfo",
     "OptState",
@@ -70,6 +76,7 @@ __all__ = [
     "ScalarOrSchedule",
     "ScaleByBacktrackingLinesearchState",
     "ScaleByLBFGSState",
+    "ScaleByLinesearchState",
     "ScaleByMoreThuenteLinesearchState",
     "ScaleByScheduleState",
     "ScaleByZoomLinesearchState",
@@ -90,6 +97,7 @@ __all__ = [
     "scale_by_backtracking_linesearch",
     "scale_by_lbfgs",
     "scale_by_learning_rate",
+    "scale_by_linesearch",
     "scale_by_more_thuente_linesearch",
     "scale_by_schedule",
     "scale_by_zoom_linesearch",

@@ -161,7 +161,7 @@ def _search(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> Lin
     if isinstance(linesearch, str):
         checks.one_of("linesearch", linesearch, tuple(_SEARCHES))
         return _SEARCHES[linesearch](30 if max_steps is None else max_steps)
-    if not all(hasattr(linesearch, name) for name in ("start", "advance", "needs_slope")):
+    if not all(hasattr(linesearch, name) for name in ("start", "advance")):
         raise TypeError(
             f"linesearch must be one of {', '.join(map(repr, _SEARCHES))}, or a line search such "
             f"as optax_ls.MoreThuente(30), got {linesearch!r}"

@@ -1,6 +1,6 @@
 """Points on the line, the conditions on a step, and the messages of a search that failed.
 
-A search knows phi(step) = f(params + step * updates) only by values and slopes at single steps.
+The function on the line is phi(step) = f(params + step * updates).
 """
 
 from typing import NamedTuple, Optional, Protocol
@@ -73,14 +73,14 @@ def check_limits(
 def missing_decrease(
     change: jax.Array, step: jax.Array, slope_init: jax.Array, slope_rtol: chex.Numeric
 ) -> jax.Array:
-    """How far ``change``, phi(step) - phi(0), lies above sufficient decrease (N&W eq. 3.7a)."""
+    """The amount by which ``change``, phi(step) - phi(0), is too high (N&W eq. 3.7a)."""
     return change - slope_rtol * step * slope_init
 
 
 def missing_curvature(
     slope: jax.Array, slope_init: jax.Array, curv_rtol: chex.Numeric
 ) -> jax.Array:
-    """The amount by which ``slope`` is steeper than small curvature allows (N&W eq. 3.7b)."""
+    """The amount by which ``slope``, phi'(step), is too steep (N&W eq. 3.7b)."""
     return jnp.abs(slope) - curv_rtol * jnp.abs(slope_init)
 
 

@@ -1,19 +1,29 @@
 """Runs a line search along a direction: the protocol of a search, and the transformations' driver.
 
 A line search knows only scalars: phi(step) = f(params + step * updates) and its slope phi'(step).
-It does not call the objective, but says which step to evaluate next (reverse communication, as
-MINPACK-2's ``dcsrch``)::
+It does not call the objective. It says which step to evaluate next, and is given the result
+(reverse communication, as MINPACK-2's ``dcsrch``)::
 
     state = search.start(value, slope, step)  # phi(0), phi'(0), the first step to try
-    state = search.advance(state, value, slope)  # phi(step), phi'(step)
-    state.done, state.failed, state.step  # until it is done, the step to try next
+    state = search.advance(state, value, slope)  # phi and phi' at state.step
 
-The driver has params, objective and gradient. It calls the objective at one place of the program,
-the body of its loop, so one copy of it is compiled.
+* The state is a tree of arrays of fixed shapes, and has the scalars ``step``, ``done`` and
+  ``failed``. ``step`` is the step to try next, at first the one given to ``start`` or a shorter
+  one; once ``done``, it is the step to take, which is finite. ``failed`` says that this step does
+  not satisfy the conditions of the search.
+* ``value`` is infinite if the objective is not finite at a step, minus infinity included. The slope
+  may be anything then.
+* ``search.needs_slope``, True if it is missing, says whether ``advance`` uses the slope. If it is
+  False, the slope may be NaN.
+* ``search.diagnose(state)``, which may be missing, returns the messages of a search that failed.
+
+The objective stands at one place of the program, the body of the driver's loop, so one copy of it
+is compiled.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import chex
 import jax
@@ -21,30 +31,109 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import checks, numerics, reductions, transforms, tree
-from .. import objective as _objective
-from ..types import GradientTransformationExtraArgs, Params
+from ..objective import Evaluation, bind
+from ..types import GradientTransformationExtraArgs, Params, Updates
 from .conditions import Message
+
+State = TypeVar("State")
 
 
 class LineSearch(Protocol):
-    """A line search by reverse communication."""
-
-    @property
-    def needs_slope(self) -> bool:
-        """Whether ``advance`` uses the slope."""
-        ...
+    """A line search by reverse communication; the top of this module has the details."""
 
     def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> Any:
         """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
         ...
 
     def advance(self, state: Any, value: jax.Array, slope: jax.Array) -> Any:
-        """Takes phi(step) and phi'(step)."""
+        """Takes phi and phi' at ``state.step``; accepts the step, chooses another, or gives up."""
         ...
 
-    def diagnose(self, state: Any) -> list[Message]:
-        """The messages of a search that failed."""
-        ...
+
+def check(name: str, search: Any) -> None:
+    """Raises TypeError unless ``search``, the argument ``name``, follows the protocol."""
+    wanted = f"{name} must be a line search, such as optax_ls.MoreThuente(30)"
+    if isinstance(search, type):
+        raise TypeError(f"{wanted}, got the class {search.__name__} instead of an instance of it")
+    if hasattr(search, "init") and hasattr(search, "update"):
+        raise TypeError(
+            f"{wanted}, got a gradient transformation (init and update); one that contains a line "
+            "search, such as scale_by_zoom_linesearch(30), is used in optax_ls.chain as it is"
+        )
+    missing = [part for part in ("start", "advance") if not callable(getattr(search, part, None))]
+    if missing:
+        raise TypeError(
+            f"{wanted}, got an object of type {type(search).__name__}, which has no "
+            f"{' and no '.join(missing)}; see optax_ls.scale_by_linesearch for what a search needs"
+        )
+
+
+def begin(search: LineSearch, value: jax.Array, slope: jax.Array, step: jax.Array) -> Any:
+    """The state of a search that begins, of strong-typed arrays.
+
+    Args:
+        search: the line search.
+        value: phi(0), scalar of the search dtype.
+        slope: phi'(0), of the same type.
+        step: the step to try first, of the same type.
+
+    Raises:
+        TypeError: the state lacks what the protocol asks for.
+    """
+    state = search.start(value, slope, step)
+    kind = type(search).__name__
+    missing = [field for field in ("step", "done", "failed") if not hasattr(state, field)]
+    if missing:
+        raise TypeError(
+            f"the state that {kind}.start returns must have step, done and failed; "
+            f"{type(state).__name__} has no {' and no '.join(missing)}"
+        )
+    checks.arrays(f"the state that {kind}.start returns", state)
+    return jax.tree.map(numerics.strong, state)
+
+
+def observe(search: LineSearch, state: State, value: jax.Array, slope: jax.Array) -> State:
+    """The state after one more evaluation, in the dtypes of the state before.
+
+    Args:
+        search: the line search.
+        state: the state of a search that is not done.
+        value: phi at ``state.step``, scalar of the search dtype; if it is not finite, the search
+            sees infinity.
+        slope: phi' there, of the same type.
+
+    Raises:
+        TypeError, ValueError: ``advance`` returns another structure than ``start``.
+    """
+    advanced = search.advance(state, jnp.where(jnp.isfinite(value), value, jnp.inf), slope)
+    kind = type(search).__name__
+    checks.same_structure(f"{kind}.advance(...)", advanced, f"{kind}.start(...)", state)
+    old: Any = state
+    kept: State = numerics.keep_types(advanced, old)
+    return kept
+
+
+def needs_slope(search: LineSearch) -> bool:
+    """True if ``search.advance`` uses the slope."""
+    return bool(getattr(search, "needs_slope", True))
+
+
+class _Line(NamedTuple):
+    """The line of a search, and the step to try first.
+
+    Attributes:
+        params: tree, where the line begins.
+        updates: tree like the params, its direction.
+        value: scalar of the search dtype, the objective at ``params``.
+        grad: tree like the params, the gradient there, conjugated if it is complex.
+        first_step: scalar of the search dtype.
+    """
+
+    params: Params
+    updates: Updates
+    value: jax.Array
+    grad: Updates
+    first_step: jax.Array
 
 
 class _Carry(NamedTuple):
@@ -52,117 +141,69 @@ class _Carry(NamedTuple):
 
     Attributes:
         search: the state of the search.
-        step: scalar of the search dtype, the step evaluated last; NaN before the first evaluation.
-        found: the evaluation at that step.
+        fresh: bool, whether nothing has been evaluated yet.
+        ended: bool, whether the search is done and its step is the one evaluated last.
+        found: the last evaluation.
     """
 
     search: Any
-    step: jax.Array
-    found: _objective.Evaluation
+    fresh: jax.Array
+    ended: jax.Array
+    found: Evaluation
 
 
-def _scaled(step: jax.Array, updates: Any, params: Any) -> Any:
-    """``step * updates`` in the dtypes of ``params``; a step of 0 is 0, whatever the updates."""
-    return jax.tree.map(
-        lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype),
-        updates,
-        params,
-    )
+@dataclasses.dataclass(frozen=True, eq=False)
+class Driver:
+    """The transformation that scales updates by the step that a line search finds.
 
-
-def _search(
-    search: LineSearch,
-    evaluate: Callable[[Any], _objective.Evaluation],
-    params: Any,
-    updates: Any,
-    value_init: jax.Array,
-    grad: Any,
-    buffer: _objective.Evaluation,
-    step: jax.Array,
-) -> _Carry:
-    """Runs a search until it is done and its step is the one evaluated last.
-
-    Args:
-        search: the line search.
-        evaluate: the objective.
-        params: where the search begins.
-        updates: the direction.
-        value_init: the objective at ``params``.
-        grad: the gradient there, conjugated if it is complex.
-        buffer: any evaluation of the types that ``evaluate`` returns. It is not read. The loop
-            writes into its memory, so it should be one that is not needed any more.
-        step: the step to try first.
-    """
-    dtype, first_step = step.dtype, step
-
-    def unfinished(carry: _Carry) -> Any:
-        # A search may fall back to a step before the last. Then that is evaluated once more.
-        return ~carry.search.done | (carry.step != carry.search.step)
-
-    def iterate(carry: _Carry) -> _Carry:
-        step = carry.search.step
-        found = evaluate(transforms.apply_updates(params, _scaled(step, updates, params)))
-        found = numerics.keep_types(found, carry.found)
-        # The slope at the start is computed here too, so that the two share one all-reduce.
-        grads = (grad, tree.conj(found.grad)) if search.needs_slope else (grad,)
-        slope_init, *slopes = reductions.slopes(updates, grads, dtype)
-        slope = slopes[0] if slopes else jnp.full((), jnp.nan, dtype)
-        started = search.start(value_init, slope_init, first_step)
-        state = tree.where(jnp.isnan(carry.step), started, carry.search)
-        # The search treats minus infinity like every other value that is not finite.
-        value = jnp.where(jnp.isfinite(found.value), found.value, jnp.inf)
-        advanced = numerics.keep_types(search.advance(state, value, slope), state)
-        return _Carry(tree.where(state.done, state, advanced), step, found)
-
-    first = search.start(value_init, -jnp.ones_like(step), step)
-    return jax.lax.while_loop(
-        unfinished, iterate, _Carry(first, jnp.full_like(step, jnp.nan), buffer)
-    )
-
-
-def transformation(
-    name: str,
-    search: LineSearch,
-    first_step: Callable[[jax.Array], chex.Numeric],
-    make_state: Callable[..., Any],
-    make_info: Callable[[Any], Any],
-    *,
-    store_grad: bool,
-    has_aux: bool,
-    aux_like: Any,
-    verbose: bool,
-) -> GradientTransformationExtraArgs:
-    """The transformation that scales updates by the step that ``search`` finds.
-
-    Args:
+    Attributes:
         name: the public name, for messages.
         search: the line search.
         first_step: a function of the last learning rate that returns the step to try first.
         make_state: the class of the state.
         make_info: a function of the search's state that returns the info.
-        store_grad: whether to evaluate gradients, and keep the one at the step chosen.
+        store_grad: whether the state keeps the gradient at the step chosen.
         has_aux: whether the objective has auxiliary output.
         aux_like: an example of it, to keep the one at the step chosen; None keeps none.
         verbose: whether to print why a search failed.
     """
-    if aux_like is not None and not has_aux:
-        raise ValueError("aux_like is an example of the objective's aux: set has_aux=True as well")
-    checks.arrays("aux_like", aux_like)
 
-    def init(params: Params) -> Any:
+    name: str
+    search: LineSearch
+    first_step: Callable[[jax.Array], chex.Numeric]
+    make_state: Callable[..., Any]
+    make_info: Callable[[Any], Any]
+    store_grad: bool
+    has_aux: bool
+    aux_like: Any
+    verbose: bool
+
+    def __post_init__(self) -> None:
+        if self.aux_like is not None and not self.has_aux:
+            raise ValueError(
+                "aux_like is an example of the objective's aux: set has_aux=True as well"
+            )
+        checks.arrays("aux_like", self.aux_like)
+
+    def transformation(self) -> GradientTransformationExtraArgs:
+        return GradientTransformationExtraArgs(self.init, self.update)
+
+    def init(self, params: Params) -> Any:
+        """The state before the first search."""
         checks.float_leaves("params", params)
         dtype = numerics.search_dtype(params)
-        unused = search.start(*(jnp.full((), jnp.inf, dtype),) * 2, jnp.ones((), dtype))
-        return make_state(
-            learning_rate=jnp.ones((), dtype),
-            value=jnp.full((), jnp.inf, dtype),
-            grad=numerics.zeros_alike(params) if store_grad else None,
-            info=make_info(unused),
-            aux=jax.tree.map(lambda x: jnp.zeros(np.shape(x), jnp.result_type(x)), aux_like),
+        one, infinite = jnp.ones((), dtype), jnp.full((), jnp.inf, dtype)
+        return self.make_state(
+            learning_rate=one,
+            value=infinite,
+            grad=numerics.zeros_alike(params) if self.store_grad else None,
+            info=self.make_info(begin(self.search, infinite, infinite, one)),
+            aux=jax.tree.map(lambda x: jnp.zeros(np.shape(x), jnp.result_type(x)), self.aux_like),
         )
 
     def update(
-        updates: Any,
+        self,
+        updates: Updates,
         state: Any,
         params: Any = None,
         *,
@@ -170,50 +211,115 @@ def transformation(
         grad: Any = None,
         value_fn: Any = None,
         **extra_args: Any,
-    ) -> Any:
-        checks.given(name, params=params, value=value, grad=grad, value_fn=value_fn)
-        checks.state_of(name, state, make_state)
+    ) -> tuple[Updates, Any]:
+        """The scaled updates, and the state after a search along them."""
+        checks.given(self.name, params=params, value=value, grad=grad, value_fn=value_fn)
+        checks.state_of(self.name, state, self.make_state)
         checks.float_leaves("params", params)
         checks.same_structure("updates", updates, "params", params)
         checks.same_structure("grad", grad, "params", params)
-        if store_grad:
+        if self.store_grad:
             checks.same_structure("state.grad", state.grad, "params", params)
         params = jax.tree.map(jnp.asarray, params)
         dtype = state.value.dtype
-        evaluate = _objective.bind(
-            value_fn, extra_args, dtype=dtype, has_aux=has_aux, with_grad=store_grad
+        line = _Line(
+            params=params,
+            updates=updates,
+            value=numerics.strong(checks.scalar("value must be", value), dtype),
+            grad=grad,
+            first_step=numerics.strong(self.first_step(state.learning_rate), dtype),
         )
-
-        def evaluate_and_check_aux(point: Any) -> _objective.Evaluation:
-            found = evaluate(point)
-            if aux_like is None:
-                return found._replace(aux=None)
-            checks.same_structure("aux", found.aux, "aux_like", state.aux, dtypes=True)
-            return found
-
-        value = numerics.strong(checks.scalar("value must be", value), dtype)
-        buffer = _objective.Evaluation(value, state.grad, state.aux)
-        step = numerics.strong(first_step(state.learning_rate), dtype)
-        end = _search(search, evaluate_and_check_aux, params, updates, value, grad, buffer, step)
-        if verbose:
-            _print_if_failed(name, search, end.search)
-        new_state = make_state(
-            learning_rate=end.search.step,
+        end = self._search(line, self._bind(value_fn, extra_args, state), state)
+        if self.verbose:
+            self._print_if_failed(end.search)
+        new_state = self.make_state(
+            learning_rate=numerics.strong(end.search.step, dtype),
             value=end.found.value,
             grad=end.found.grad,
-            info=make_info(end.search),
+            info=self.make_info(end.search),
             aux=end.found.aux,
         )
         return _scaled(end.search.step, updates, params), new_state
 
-    return GradientTransformationExtraArgs(init, update)
-
-
-def _print_if_failed(name: str, search: LineSearch, state: Any) -> None:
-    title = Message(True, f"INFO: {name}:", {})
-    for message in [title, *search.diagnose(state)]:
-        jax.lax.cond(
-            state.failed & message.condition,
-            lambda message=message: jax.debug.print(message.text, **message.numbers),
-            lambda: None,
+    def _bind(
+        self, value_fn: Callable[..., Any], extra_args: dict[str, Any], state: Any
+    ) -> Callable[[Params], Evaluation]:
+        """The objective as a function of the params, without auxiliary output that is not kept."""
+        evaluate = bind(
+            value_fn,
+            extra_args,
+            dtype=state.value.dtype,
+            has_aux=self.has_aux,
+            with_grad=self.store_grad or needs_slope(self.search),
         )
+
+        def evaluate_and_check_aux(params: Params) -> Evaluation:
+            found = evaluate(params)
+            if self.aux_like is None:
+                return found._replace(aux=None)
+            checks.same_structure("aux", found.aux, "aux_like", state.aux, dtypes=True)
+            return found
+
+        return evaluate_and_check_aux
+
+    def _search(self, line: _Line, evaluate: Callable[[Params], Evaluation], state: Any) -> _Carry:
+        """Runs the search until it is done and its step is the one evaluated last.
+
+        Args:
+            line: where the search begins, and the direction.
+            evaluate: the objective.
+            state: the state of the transformation, whose value, gradient and auxiliary output the
+                loop overwrites, so that it needs no memory of its own for them.
+        """
+        search, params, updates = self.search, line.params, line.updates
+        dtype = line.value.dtype
+
+        def iterate(carry: _Carry) -> _Carry:
+            step = carry.search.step
+            found = evaluate(transforms.apply_updates(params, _scaled(step, updates, params)))
+            # The slope at the start is computed here too, so that the two share one all-reduce.
+            grads = (line.grad, tree.conj(found.grad)) if needs_slope(search) else (line.grad,)
+            slope_init, *slopes = reductions.slopes(updates, grads, dtype)
+            slope = slopes[0] if slopes else jnp.full((), jnp.nan, dtype)
+            begun = begin(search, line.value, slope_init, line.first_step)
+            before = tree.where(carry.fresh, begun, carry.search)
+            after = tree.where(before.done, before, observe(search, before, found.value, slope))
+            if not self.store_grad:
+                found = found._replace(grad=None)
+            return _Carry(
+                search=after,
+                fresh=jnp.zeros((), bool),
+                # A search may end at an earlier step, which is then evaluated once more.
+                ended=before.done | (after.done & (after.step == step)),
+                found=numerics.keep_types(found, carry.found),
+            )
+
+        unread = Evaluation(line.value, state.grad, state.aux)
+        first = _Carry(
+            search=begin(search, line.value, -jnp.ones((), dtype), line.first_step),
+            fresh=jnp.ones((), bool),
+            ended=jnp.zeros((), bool),
+            found=unread,
+        )
+        end: _Carry = jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
+        return end
+
+    def _print_if_failed(self, state: Any) -> None:
+        messages = [Message(True, f"INFO: {self.name}: the search failed.", {})]
+        if hasattr(self.search, "diagnose"):
+            messages += self.search.diagnose(state)
+        for condition, text, numbers in messages:
+            jax.lax.cond(
+                state.failed & condition,
+                lambda text=text, numbers=numbers: jax.debug.print(text, **numbers),
+                lambda: None,
+            )
+
+
+def _scaled(step: jax.Array, updates: Updates, params: Params) -> Any:
+    """``step * updates`` in the dtypes of ``params``; a step of 0 is 0, whatever the updates."""
+    return jax.tree.map(
+        lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype),
+        updates,
+        params,
+    )

@@ -23,7 +23,7 @@ Deviations from the paper, with their reasons:
 """
 
 import dataclasses
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -62,7 +62,7 @@ class Interval(NamedTuple):
 
     @property
     def bracketed(self) -> jax.Array:
-        """Bool, whether the interval is known to contain a minimiser."""
+        """Bool, true if the interval contains a minimiser."""
         return jnp.isfinite(self.high.step)
 
     @property
@@ -154,12 +154,8 @@ class MoreThuente:
         self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
     ) -> MoreThuenteState:
         """Takes phi(step) and phi'(step); accepts the step, chooses another, or gives up."""
-        change = value - state.value_init
-        hidden = jnp.abs(change) < self._noise(value.dtype) * jnp.abs(state.value_init)
-        trapezoid = state.step * (state.slope_init + slope) / 2
-        trial = Point(state.step, jnp.where(hidden, trapezoid, change), slope)
+        trial, hidden = self._trial(state, value, slope)
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
-
         decrease = conditions.missing_decrease(
             trial.value, trial.step, state.slope_init, self.slope_rtol
         )
@@ -170,7 +166,7 @@ class MoreThuente:
         best: Sample = tree.where(better, trial.sample, state.best)
 
         interval, next_step = self._narrow(state, trial, finite, decreased)
-        # Rounding has made one point of the trial and an end.
+        # To the objective, the trial and an end of the interval are one point.
         low, high = state.interval.low, state.interval.high
         at_end = hidden & ((slope == low.slope) | (slope == high.slope))
         num_steps = numerics.increment(state.num_steps)
@@ -198,9 +194,17 @@ class MoreThuente:
             curvature_error=jnp.where(at_trial, conditions.error(curvature), state.curvature_error),
         )
 
-    def _noise(self, dtype: Any) -> chex.Numeric:
-        """The relative change of phi below which it is taken for rounding."""
-        return 256 * numerics.finfo(dtype).eps if self.noise_rtol is None else self.noise_rtol
+    def _trial(
+        self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
+    ) -> tuple[Point, jax.Array]:
+        """The trial, and bool, whether rounding hides its difference from phi(0)."""
+        rtol = self.noise_rtol
+        if rtol is None:
+            rtol = 256 * numerics.finfo(value.dtype).eps
+        change = value - state.value_init
+        hidden = jnp.abs(change) < rtol * jnp.abs(state.value_init)
+        trapezoid = state.step * (state.slope_init + slope) / 2
+        return Point(state.step, jnp.where(hidden, trapezoid, change), slope), hidden
 
     def _narrow(
         self, state: MoreThuenteState, trial: Point, finite: jax.Array, decreased: jax.Array
@@ -222,7 +226,7 @@ class MoreThuente:
         higher = finite & (p.value > x.value)
         lower = finite & ~higher
         turned = lower & (p.slope * jnp.sign(x.slope) < 0)
-        # The first trial may be far too long, so nothing keeps the second from being near.
+        # The paper's program has no lower bound for the second step.
         nearest = jnp.where(state.num_steps > 0, _NEAREST_EXTRAPOLATION, -1.0)
         step = _next_step(x, y, p, higher, turned, old.bracketed, nearest)
 
@@ -255,7 +259,7 @@ class MoreThuente:
         return jnp.where(blocked, (low + interval.ceiling) / 2, step)
 
     def _exhausted(self, interval: Interval, step: jax.Array) -> jax.Array:
-        """Whether there is nothing to find at the next step: not inside, or the interval short."""
+        """True if the next step is not inside the interval, or if that is too short."""
         left = jnp.minimum(interval.low.step, interval.high.step)
         right = jnp.maximum(interval.low.step, interval.high.step)
         inside = (left < step) & (step < right)

@@ -1,126 +1,35 @@
-"""The transformations: each is a line search with its settings and its state."""
+"""The transformations: any line search, or one of the three here, with its settings and state."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from .. import checks
-from ..types import GradientTransformationExtraArgs, Updates
+from ..types import GradientTransformationExtraArgs
 from . import conditions, driver
 from .backtracking import Backtracking, check_max_steps
 from .more_thuente import MoreThuente
+from .states import (
+    BacktrackingLinesearchInfo,
+    LinesearchInfo,
+    MoreThuenteLinesearchInfo,
+    ScaleByBacktrackingLinesearchState,
+    ScaleByLinesearchState,
+    ScaleByMoreThuenteLinesearchState,
+    ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo,
+)
 from .zoom import Zoom
 
 # The names that the transformations have for the limits of a Wolfe search.
 _LIMITS = ("max_linesearch_steps", "max_learning_rate")
 
 
-class BacktrackingLinesearchInfo(NamedTuple):
-    """How the last backtracking search went.
-
-    Attributes:
-        num_linesearch_steps: counter, steps tried.
-        decrease_error: scalar of the search dtype, by how much sufficient decrease was missed;
-            0 for a search that succeeded, infinite before the first.
-    """
-
-    num_linesearch_steps: Union[int, chex.Numeric]
-    decrease_error: Union[float, chex.Numeric]
-
-
-class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """State of :func:`scale_by_backtracking_linesearch`.
-
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
-            ``store_grad``.
-        info: see :class:`BacktrackingLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
-
-    learning_rate: Union[float, chex.Numeric]
-    value: Union[float, chex.Numeric]
-    grad: Optional[Updates]
-    info: BacktrackingLinesearchInfo
-    aux: Any = None
-
-
-class ZoomLinesearchInfo(NamedTuple):
-    """How the last zoom search went.
-
-    A positive curvature error is harmless, a positive decrease error is not: the objective may
-    have grown. ``verbose=True`` prints why a search failed.
-
-    Attributes:
-        num_linesearch_steps: counter, steps tried.
-        decrease_error: scalar of the search dtype, by how much sufficient decrease was missed;
-            0 if it was met, infinite before the first search.
-        curvature_error: the same for small curvature.
-    """
-
-    num_linesearch_steps: Union[int, chex.Numeric]
-    decrease_error: Union[float, chex.Numeric]
-    curvature_error: Union[float, chex.Numeric]
-
-
-class ScaleByZoomLinesearchState(NamedTuple):
-    """State of :func:`scale_by_zoom_linesearch`.
-
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
-        info: see :class:`ZoomLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
-
-    learning_rate: Union[float, chex.Numeric]
-    value: Union[float, chex.Numeric]
-    grad: Updates
-    info: ZoomLinesearchInfo
-    aux: Any = None
-
-
-class MoreThuenteLinesearchInfo(NamedTuple):
-    """How the last More-Thuente search went; as :class:`ZoomLinesearchInfo`.
-
-    Attributes:
-        num_linesearch_steps: counter, steps tried.
-        decrease_error: scalar of the search dtype, by how much sufficient decrease was missed;
-            0 if it was met, infinite before the first search.
-        curvature_error: the same for small curvature.
-    """
-
-    num_linesearch_steps: Union[int, chex.Numeric]
-    decrease_error: Union[float, chex.Numeric]
-    curvature_error: Union[float, chex.Numeric]
-
-
-class ScaleByMoreThuenteLinesearchState(NamedTuple):
-    """State of :func:`scale_by_more_thuente_linesearch`.
-
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
-        info: see :class:`MoreThuenteLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
-
-    learning_rate: Union[float, chex.Numeric]
-    value: Union[float, chex.Numeric]
-    grad: Updates
-    info: MoreThuenteLinesearchInfo
-    aux: Any = None
-
-
 def _first_step(strategy: str) -> Callable[[jax.Array], chex.Numeric]:
-    """The step a search for a Wolfe step tries first, of the learning rate before."""
+    """The first step of a search as a function of the last learning rate."""
     checks.one_of("initial_guess_strategy", strategy, ("one", "keep"))
 
     def first_step(learning_rate: jax.Array) -> chex.Numeric:
@@ -129,6 +38,122 @@ def _first_step(strategy: str) -> Callable[[jax.Array], chex.Numeric]:
         return jnp.where(learning_rate > 0, learning_rate, 1)
 
     return first_step
+
+
+def scale_by_linesearch(
+    search: driver.LineSearch,
+    initial_guess_strategy: str = "keep",
+    store_grad: bool = True,
+    verbose: bool = False,
+    *,
+    has_aux: bool = False,
+    aux_like: Any = None,
+) -> GradientTransformationExtraArgs:
+    r"""Scales updates by the step that a line search of your own, or one of ours, finds.
+
+    The line is :math:`\phi(\eta) = f(w + \eta u)`, with params :math:`w` and updates :math:`u`. The
+    search sees only scalars of the search dtype (the widest real float of the params, at least
+    float32). It says which step to evaluate next, and is given the result::
+
+        state = search.start(value, slope, step)  # phi(0), phi'(0), the first step to try
+        state = search.advance(state, value, slope)  # phi and phi' at state.step
+
+    Its state is a tree of arrays of fixed shapes and dtypes, such as a NamedTuple, with the scalars
+    ``step``, ``done`` and ``failed`` (numbers become arrays). ``step`` is the step to try next;
+    once ``done``, it is the step to take, which is finite, and 0 does not move. ``failed`` says
+    that this step does not satisfy the conditions of the search. ``value`` is infinite where the
+    objective is not finite. A search must be done after a finite number of steps. The same object
+    works as ``minimize(linesearch=...)``.
+
+    Args:
+        search: an object with ``start`` and ``advance``, such as ``optax_ls.MoreThuente(30)``. If
+            it has ``needs_slope = False``, the slope at the trial is not computed and may be NaN.
+            If it has ``diagnose(state)``, that returns what ``verbose`` prints: a list of tuples of
+            a condition, a text for :func:`jax.debug.print`, and a dictionary of the numbers in it.
+        initial_guess_strategy: ``'keep'`` tries the last learning rate first (good with
+            :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
+        store_grad: keep the gradient at the step chosen, for :func:`value_and_grad_from_state`.
+        verbose: print when a search failed, and why.
+        has_aux: whether ``value_fn`` returns ``(value, aux)``.
+        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
+            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+
+    Returns:
+        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
+        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
+        ``value_fn``, and the keyword arguments of ``value_fn``. It returns updates of the shapes
+        and dtypes of the params. Its state is a :class:`ScaleByLinesearchState`; ``info`` reports
+        ``failed``, and ``num_steps`` (as ``num_linesearch_steps``), ``decrease_error`` and
+        ``curvature_error`` where the state of the search has fields of these names.
+
+    Raises:
+        TypeError, ValueError: a setting of the wrong type or out of range; a search without what is
+            described above; at ``init`` or ``update``, leaves that are no floats, arguments that
+            are missing, do not fit the params, or that ``value_fn`` does not take, an objective
+            that returns no scalar.
+
+    References:
+        More & Thuente, Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20
+        (1994), 286-307, whose program ``dcsrch`` has such an interface.
+
+    Example:
+        >>> from typing import NamedTuple
+        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> class HalvingState(NamedTuple):
+        ...     step: jax.Array
+        ...     done: jax.Array
+        ...     failed: jax.Array
+        ...     num_steps: jax.Array
+        ...     value_init: jax.Array
+        >>> class Halving:
+        ...     needs_slope = False
+        ...
+        ...     def start(self, value, slope, step):
+        ...         return HalvingState(step, False, False, 0, value)
+        ...
+        ...     def advance(self, state, value, slope):
+        ...         lower, last = value < state.value_init, state.num_steps == 20
+        ...         return HalvingState(
+        ...             step=jnp.where(lower, state.step, jnp.where(last, 0, state.step / 2)),
+        ...             done=lower | last,
+        ...             failed=~lower,
+        ...             num_steps=state.num_steps + 1,
+        ...             value_init=state.value_init,
+        ...         )
+        >>> def fn(w):
+        ...     return jnp.sum(jnp.arange(1, 4) * (w - 1.0) ** 2)
+        >>> search = optax_ls.scale_by_linesearch(Halving(), initial_guess_strategy="one")
+        >>> solver = optax_ls.chain(optax_ls.sgd(1.0), search)
+        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
+        >>> @jax.jit
+        ... def step(w, state):
+        ...     value, grad = value_and_grad(w, state=state)
+        ...     updates, state = solver.update(grad, state, w, value=value, grad=grad, value_fn=fn)
+        ...     return optax_ls.apply_updates(w, updates), state
+        >>> w = jnp.array([1.0, 2.0, 3.0])
+        >>> state = solver.init(w)
+        >>> for _ in range(20):
+        ...     w, state = step(w, state)
+        >>> float(fn(w)) < 1e-2
+        True
+    """
+    driver.check("search", search)
+
+    def info(state: Any) -> LinesearchInfo:
+        fields = ("num_steps", "decrease_error", "curvature_error")
+        return LinesearchInfo(state.failed, *(getattr(state, field, None) for field in fields))
+
+    return driver.Driver(
+        "scale_by_linesearch",
+        search,
+        _first_step(initial_guess_strategy),
+        ScaleByLinesearchState,
+        info,
+        store_grad=store_grad,
+        has_aux=has_aux,
+        aux_like=aux_like,
+        verbose=verbose,
+    ).transformation()
 
 
 def scale_by_backtracking_linesearch(
@@ -157,11 +182,11 @@ def scale_by_backtracking_linesearch(
     taken, or none if the objective is not finite there.
 
     Args:
-        max_backtracking_steps: how often the step may be shortened.
-        slope_rtol: the decrease asked for, relative to the slope; in [0, 1).
-        decrease_factor: by which a rejected step is multiplied; in (0, 1).
-        increase_factor: the first guess is this times the learning rate before; positive. 1
-            keeps it, ``math.inf`` always starts at ``max_learning_rate``.
+        max_backtracking_steps: how often the step may be shortened, at least 0.
+        slope_rtol: :math:`c`, the decrease required relative to the slope; in [0, 1).
+        decrease_factor: the factor of a rejected step; in (0, 1).
+        increase_factor: the first guess is this times the last learning rate; positive. 1 keeps
+            it, ``math.inf`` always starts at ``max_learning_rate``.
         max_learning_rate: upper bound of the first guess.
         atol: absolute tolerance of the decrease.
         rtol: tolerance of the decrease relative to the objective.
@@ -169,19 +194,15 @@ def scale_by_backtracking_linesearch(
             :func:`value_and_grad_from_state`.
         verbose: print why a search failed.
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
-            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+        aux_like: an example of ``aux``, to keep it in the state; see :func:`scale_by_linesearch`.
 
     Returns:
-        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
-        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
-        ``value_fn``, and the keyword arguments of ``value_fn``. Its state is a
+        A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
         :class:`ScaleByBacktrackingLinesearchState`.
 
     Raises:
-        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` or
-            ``update``, leaves that are no floats, arguments that are missing, do not fit the
-            params, or that ``value_fn`` does not take, an objective that returns no scalar.
+        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` and
+            ``update``, what :func:`scale_by_linesearch` lists.
 
     References:
         Nocedal & Wright, Numerical Optimization, 2nd ed. (2006), Algorithm 3.1, page 37.
@@ -212,17 +233,16 @@ def scale_by_backtracking_linesearch(
     check_max_steps("max_backtracking_steps", max_backtracking_steps)
     checks.number("increase_factor", increase_factor, above=0)
     checks.number("max_learning_rate", max_learning_rate, above=0)
-    search = Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol)
 
     def first_step(learning_rate: jax.Array) -> jax.Array:
-        # After a search that did not move, any multiple of its step would be 0 for ever.
+        # After a search that did not move, every multiple of its step would be 0.
         moved = learning_rate > 0
         guess = jnp.where(moved, learning_rate, 1) * increase_factor
         return jnp.where(moved, jnp.minimum(guess, max_learning_rate), max_learning_rate)
 
-    return driver.transformation(
+    return driver.Driver(
         "scale_by_backtracking_linesearch",
-        search,
+        Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol),
         first_step,
         ScaleByBacktrackingLinesearchState,
         lambda state: BacktrackingLinesearchInfo(state.num_steps, state.decrease_error),
@@ -230,7 +250,7 @@ def scale_by_backtracking_linesearch(
         has_aux=has_aux,
         aux_like=aux_like,
         verbose=verbose,
-    )
+    ).transformation()
 
 
 def scale_by_zoom_linesearch(
@@ -266,30 +286,25 @@ def scale_by_zoom_linesearch(
         max_linesearch_steps: how many steps may be tried, at least 1.
         max_learning_rate: the largest step; None for no limit.
         tol: absolute tolerance of both conditions.
-        increase_factor: by which the step grows until an interval is found; positive, and of
-            use above 1.
+        increase_factor: the factor of the step until an interval is found; positive, and useful
+            above 1.
         slope_rtol: :math:`c_1`, in [0, 1).
         curv_rtol: :math:`c_2`; ``math.inf`` switches the second condition off.
         approx_dec_rtol: how far the value may lie above that at the params, relative to it, for
             Hager & Zhang's test to apply; None switches that test off.
         stepsize_precision: length of the interval below which the best step so far is taken.
-        initial_guess_strategy: ``'keep'`` tries the learning rate before first (good with
-            :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
+        initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
-            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+        aux_like: an example of ``aux``, to keep it in the state; see :func:`scale_by_linesearch`.
 
     Returns:
-        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
-        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
-        ``value_fn``, and the keyword arguments of ``value_fn``. Its state is a
+        A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
         :class:`ScaleByZoomLinesearchState`.
 
     Raises:
-        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` or
-            ``update``, leaves that are no floats, arguments that are missing, do not fit the
-            params, or that ``value_fn`` does not take, an objective that returns no scalar.
+        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` and
+            ``update``, what :func:`scale_by_linesearch` lists.
 
     References:
         Nocedal & Wright, Numerical Optimization, 2nd ed. (2006), Algorithms 3.5 and 3.6, pages
@@ -327,8 +342,7 @@ def scale_by_zoom_linesearch(
         approx_dec_rtol,
         stepsize_precision,
     )
-
-    return driver.transformation(
+    return driver.Driver(
         "scale_by_zoom_linesearch",
         search,
         _first_step(initial_guess_strategy),
@@ -340,7 +354,7 @@ def scale_by_zoom_linesearch(
         has_aux=has_aux,
         aux_like=aux_like,
         verbose=verbose,
-    )
+    ).transformation()
 
 
 def scale_by_more_thuente_linesearch(
@@ -366,9 +380,9 @@ def scale_by_more_thuente_linesearch(
 
     with :math:`c_1` = ``slope_rtol`` and :math:`c_2` = ``curv_rtol``. The interpolation uses the
     slopes of both ends of the interval. Where the objective changes by no more than rounding, the
-    search goes by slopes alone. If no step
-    satisfies both conditions within the limits, the best step of sufficient decrease is taken; if
-    there is none, the last one tried, or none if the objective is not finite there.
+    search uses slopes alone. If no step satisfies both conditions within the limits, the best step
+    of sufficient decrease is taken; if there is none, the last one tried, or none if the objective
+    is not finite there.
 
     Args:
         max_linesearch_steps: how many steps may be tried, at least 1.
@@ -379,23 +393,18 @@ def scale_by_more_thuente_linesearch(
             units in the last place of the search dtype, 0 to believe every value.
         interval_rtol: length of the interval, relative to its right end, below which the search
             gives up.
-        initial_guess_strategy: ``'keep'`` tries the learning rate before first (good with
-            :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
+        initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
-            keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+        aux_like: an example of ``aux``, to keep it in the state; see :func:`scale_by_linesearch`.
 
     Returns:
-        A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
-        gradient at ``params`` (for complex params the conjugate of what :func:`jax.grad` gives),
-        ``value_fn``, and the keyword arguments of ``value_fn``. Its state is a
+        A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
         :class:`ScaleByMoreThuenteLinesearchState`.
 
     Raises:
-        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` or
-            ``update``, leaves that are no floats, arguments that are missing, do not fit the
-            params, or that ``value_fn`` does not take, an objective that returns no scalar.
+        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` and
+            ``update``, what :func:`scale_by_linesearch` lists.
 
     References:
         More & Thuente, Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20
@@ -424,7 +433,7 @@ def scale_by_more_thuente_linesearch(
     search = MoreThuente(
         max_linesearch_steps, max_learning_rate, slope_rtol, curv_rtol, noise_rtol, interval_rtol
     )
-    return driver.transformation(
+    return driver.Driver(
         "scale_by_more_thuente_linesearch",
         search,
         _first_step(initial_guess_strategy),
@@ -436,4 +445,4 @@ def scale_by_more_thuente_linesearch(
         has_aux=has_aux,
         aux_like=aux_like,
         verbose=verbose,
-    )
+    ).transformation()

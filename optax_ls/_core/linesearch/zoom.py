@@ -69,7 +69,7 @@ class ZoomState(NamedTuple):
 
     @property
     def bracketed(self) -> jax.Array:
-        """Bool, whether an interval that contains good steps has been found."""
+        """Bool, true if an interval that contains good steps has been found."""
         return jnp.isfinite(self.high.step)
 
 

@@ -1,0 +1,148 @@
+"""The states of the transformations, and their reports of the last search.
+
+The value, the gradient and the auxiliary output in a state are those at the params that the last
+update led to.
+"""
+
+from typing import Any, NamedTuple, Optional
+
+import chex
+
+from ..types import Updates
+
+
+class LinesearchInfo(NamedTuple):
+    """A report of the last search.
+
+    Attributes:
+        failed: bool scalar, whether it ended without a step that satisfies its conditions.
+        num_linesearch_steps: counter, steps tried; None if the search does not count them.
+        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
+            missed; None if the search does not compute it.
+        curvature_error: the same for small curvature.
+    """
+
+    failed: chex.Numeric
+    num_linesearch_steps: Optional[chex.Numeric]
+    decrease_error: Optional[chex.Numeric]
+    curvature_error: Optional[chex.Numeric]
+
+
+class ScaleByLinesearchState(NamedTuple):
+    """State of :func:`scale_by_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
+            ``store_grad``.
+        info: see :class:`LinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: chex.Numeric
+    value: chex.Numeric
+    grad: Optional[Updates]
+    info: LinesearchInfo
+    aux: Any = None
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """A report of the last backtracking search.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
+            missed; 0 for a search that succeeded, infinite before the first.
+    """
+
+    num_linesearch_steps: chex.Numeric
+    decrease_error: chex.Numeric
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """State of :func:`scale_by_backtracking_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
+            ``store_grad``.
+        info: see :class:`BacktrackingLinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: chex.Numeric
+    value: chex.Numeric
+    grad: Optional[Updates]
+    info: BacktrackingLinesearchInfo
+    aux: Any = None
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """A report of the last zoom search.
+
+    A positive curvature error is harmless. After a positive decrease error the objective may have
+    grown. ``verbose=True`` prints why a search failed.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
+            missed; 0 if it was met, infinite before the first search.
+        curvature_error: the same for small curvature.
+    """
+
+    num_linesearch_steps: chex.Numeric
+    decrease_error: chex.Numeric
+    curvature_error: chex.Numeric
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """State of :func:`scale_by_zoom_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
+        info: see :class:`ZoomLinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: chex.Numeric
+    value: chex.Numeric
+    grad: Updates
+    info: ZoomLinesearchInfo
+    aux: Any = None
+
+
+class MoreThuenteLinesearchInfo(NamedTuple):
+    """A report of the last More-Thuente search; see :class:`ZoomLinesearchInfo`.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
+            missed; 0 if it was met, infinite before the first search.
+        curvature_error: the same for small curvature.
+    """
+
+    num_linesearch_steps: chex.Numeric
+    decrease_error: chex.Numeric
+    curvature_error: chex.Numeric
+
+
+class ScaleByMoreThuenteLinesearchState(NamedTuple):
+    """State of :func:`scale_by_more_thuente_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
+        info: see :class:`MoreThuenteLinesearchInfo`.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: chex.Numeric
+    value: chex.Numeric
+    grad: Updates
+    info: MoreThuenteLinesearchInfo
+    aux: Any = None
