@@ -18,7 +18,7 @@ from vendoring import contents
 archives = pytest.importorskip("distribution.archives")
 build = pytest.importorskip("distribution.build")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYTHONS = [(3, minor) for minor in range(10, 14)]
 IDENTITY = ["-c", "user.name=Nobody", "-c", "user.email=nobody@localhost"]
 ANOTHER_CLOCK = """

@@ -19,7 +19,7 @@ wheelhouse = pytest.importorskip("distribution.wheelhouse")
 archives = pytest.importorskip("distribution.archives")
 licences = pytest.importorskip("distribution.licences")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "distribution"
 WHEEL = "wheels/tiny-1.0-py3-none-any.whl"
 METADATA = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"

@@ -14,7 +14,7 @@ from optax_ls._tools.vendor.copy import compose, put
 from optax_ls._tools.vendor.vendored_tests import runtime_tests
 from optax_ls._version import REQUIRES
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 RUN = """
 import sys
 sys.modules["optax_ls"] = None  # as if it were not installed

@@ -16,7 +16,7 @@ import pytest
 import optax_ls
 from optax_ls import _version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LICENCES = ROOT / "third_party_licenses"
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
