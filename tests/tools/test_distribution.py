@@ -182,7 +182,7 @@ def test_source_distribution_vendors_what_a_clone_does_with_tests(repository, re
         subprocess.run(command, cwd=source, check=True, capture_output=True)
     copied = contents(tmp_path / "one")
     assert copied == contents(tmp_path / "other")
-    assert "optax_ls/tests/test_dtype_matrix.py" in copied
+    assert "optax_ls/tests/core/test_dtype_matrix.py" in copied
 
 
 @pytest.mark.slow
