@@ -49,7 +49,7 @@ def note(event, args):
 def commanded(name, *words):
     printed, complaints = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complaints):
-        main = importlib.import_module(f"{name}._cli").main
+        main = importlib.import_module(f"{name}._tools.cli").main
         status = main(words)
     return [status, printed.getvalue(), complaints.getvalue()]
 
@@ -192,7 +192,7 @@ def test_updates_keep_to_the_type_of_their_copy(facts):
 
 
 def test_state_of_another_copy_is_refused(facts):
-    assert "got one of project._vendor.optax_ls._core.lbfgs.memory" in facts["mixed"]
+    assert "of zipped.inside, got one of project._vendor.optax_ls;" in facts["mixed"]
 
 
 INSTALLED = """
