@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+
 from golden import processes, records
 
 ROOT = Path(__file__).parents[2]
