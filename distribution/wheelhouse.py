@@ -107,15 +107,17 @@ def write_requirements(path, wheels):
 
 
 def copy_checks(folder):
-    """The tests that need run-time dependencies alone, what they share, and the demo."""
-    (folder / "tests").mkdir(parents=True)
+    """Copies the tests that need only the run-time dependencies, what they share, and the demo."""
+    folder.mkdir(parents=True)
     shutil.copy(ROOT / "setup.cfg", folder)
     shutil.copy(DEMO, folder)
-    for path in sorted((ROOT / "tests").glob("*.py")):
+    for path in sorted((ROOT / "tests").rglob("*")):
+        if path.is_dir() or "__pycache__" in path.parts:
+            continue
         if not path.name.startswith("test_") or RUNTIME_ONLY in path.read_text():
-            shutil.copy(path, folder / "tests")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(ROOT / "tests" / "golden", folder / "tests" / "golden", ignore=ignored)
+            target = folder / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
 
 
 def write_sums(folder):

@@ -139,9 +139,7 @@ def add_pair(
         gram_y=jnp.where(in_column, y_y[:, None], jnp.where(in_row, y_y[None, :], gram_y)),
         s_g=s_g,
         y_g=y_g,
-        bends=None
-        if bends is None or bend is None
-        else jnp.where(here & is_written, bend, bends),
+        bends=None if bends is None or bend is None else jnp.where(here & is_written, bend, bends),
     )
     return new, enters
 

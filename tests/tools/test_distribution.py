@@ -18,7 +18,7 @@ from vendoring import contents
 archives = pytest.importorskip("distribution.archives")
 build = pytest.importorskip("distribution.build")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PYTHONS = [(3, minor) for minor in range(10, 14)]
 IDENTITY = ["-c", "user.name=Nobody", "-c", "user.email=nobody@localhost"]
 ANOTHER_CLOCK = """
@@ -182,7 +182,7 @@ def test_source_distribution_vendors_what_a_clone_does_with_tests(repository, re
         subprocess.run(command, cwd=source, check=True, capture_output=True)
     copied = contents(tmp_path / "one")
     assert copied == contents(tmp_path / "other")
-    assert "optax_ls/tests/test_dtype_matrix.py" in copied
+    assert "optax_ls/tests/core/test_dtype_matrix.py" in copied
 
 
 @pytest.mark.slow

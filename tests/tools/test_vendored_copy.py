@@ -185,7 +185,7 @@ def test_updates_keep_to_the_type_of_their_copy(facts):
 
 
 def test_state_of_another_copy_is_refused(facts):
-    assert "got one of project._vendor.optax_ls;" in facts["mixed"]
+    assert "of zipped.inside, got one of project._vendor.optax_ls;" in facts["mixed"]
 
 
 INSTALLED = """

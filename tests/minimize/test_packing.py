@@ -11,7 +11,7 @@ import trees
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import optax_ls
-from optax_ls._minimize.api import flatten as _packing
+from optax_ls._minimize import flatten as _packing
 
 pytestmark = pytest.mark.runtime
 

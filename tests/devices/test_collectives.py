@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "collectives.py"
+SCRIPT = Path(__file__).parents[2] / "examples" / "collectives.py"
 
 MANY = pytest.param(50, 1, marks=pytest.mark.slow)
 LEAVES_AND_MEMORY = [(1, 2), (1, 20), MANY]

@@ -13,7 +13,7 @@ import pytest
 from bestiary import rosenbrock
 
 import optax_ls
-from optax_ls._minimize.api import window as _window
+from optax_ls._minimize import window as _window
 
 pytestmark = pytest.mark.runtime
 

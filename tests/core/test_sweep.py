@@ -193,11 +193,11 @@ def test_a_device_makes_chunks_of_what_it_holds(spread, monkeypatch):
 # What follows has one device.
 
 ONE_DEVICE = """
-import os, sys
+import importlib, os, sys
 threads = int(sys.argv[1])
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 import jax, jax.numpy as jnp
-from optax_ls._core import sweep as _sweep
+_sweep = importlib.import_module(sys.argv[2])
 assert jax.device_count() == 1
 x = jnp.sin(jnp.arange(2**18 + 5.0)).astype("complex64")
 rows = jnp.stack([x, 2 * x, x * x, x[::-1]])
@@ -219,7 +219,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "XLA_FLAGS": ""}
 
     def bits(threads):
-        command = [sys.executable, "-c", ONE_DEVICE, str(threads)]
+        command = [sys.executable, "-c", ONE_DEVICE, str(threads), _sweep.__name__]
         done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 import optax_ls
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "many_devices.py"
 SMALL = ["--rows", "512", "--features", "32"]
 # Of the largest entry; the gradient at the end is 1e-12, the curvature at least 1e-4.

@@ -167,7 +167,7 @@ def test_compiling_again_gives_the_same_bits(name):
 
 def test_another_process_gives_the_same_bits():
     code = "import test_vmap_and_grad as t; print(t.digest('lbfgs'))"
-    folders = Path(__file__).parent, Path(optax_ls.__file__).parents[1]
+    folders = *Path(__file__).parents[:2], Path(optax_ls.__file__).parents[1]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, folders))}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True

@@ -16,7 +16,7 @@ import pytest
 import optax_ls
 from optax_ls import _version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LICENCES = ROOT / "third_party_licenses"
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
@@ -134,7 +134,7 @@ def test_package_imports_its_dependencies_and_the_standard_library_alone():
     extras = setup_cfg()["options.extras_require"]
     allowed = {*sys.stdlib_module_names, *_version.REQUIRES}
     allowed |= {*extras["progress"].split(), *extras["plot"].split()}
-    found = {name for path in (ROOT / "optax_ls").glob("*.py") for name in imported(path)}
+    found = {name for path in (ROOT / "optax_ls").rglob("*.py") for name in imported(path)}
     assert found - allowed == set()
 
 
@@ -149,7 +149,7 @@ def test_package_says_what_setup_cfg_says():
 
 def test_version_is_written_once():
     assert setup_cfg()["metadata"]["version"] == "attr: optax_ls._version.__version__"
-    sources = (path.read_text() for path in (ROOT / "optax_ls").glob("*.py"))
+    sources = (path.read_text() for path in (ROOT / "optax_ls").rglob("*.py"))
     assert sum(source.count(f'"{optax_ls.__version__}"') for source in sources) == 1
 
 
@@ -163,7 +163,7 @@ def test_distribution_holds_sources_type_marker_and_licences(built, kind):
     tarball, wheel = built
     with tarfile.open(tarball) as sdist, zipfile.ZipFile(wheel) as archive:
         held = sdist.getnames() if kind == "sdist" else archive.namelist()
-    wanted = {f"optax_ls/{path.name}" for path in (ROOT / "optax_ls").glob("*.py")}
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "optax_ls").rglob("*.py")}
     wanted |= {f"third_party_licenses/{path.name}" for path in LICENCES.iterdir()}
     wanted |= {"optax_ls/py.typed", "LICENSE"}
     assert {w for w in wanted if not any(f"/{h}".endswith(f"/{w}") for h in held)} == set()

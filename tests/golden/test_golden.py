@@ -7,9 +7,10 @@ import math
 from pathlib import Path
 
 import pytest
+
 from golden import processes, records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MADE, GOLDEN = records.decoded(records.FILE.read_text())
 NAME = "rosenbrock; minimize; float64"
 VALUES, STEPS = GOLDEN[NAME]

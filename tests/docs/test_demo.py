@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.5")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "digits.py"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import optax_ls
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = {path.name: path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 VERSIONS = {"optimistix": "0.0.11"}
 

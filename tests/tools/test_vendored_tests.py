@@ -4,7 +4,7 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from vendoring import copy_checkout
@@ -14,7 +14,7 @@ from optax_ls._tools.vendor.copy import compose, put
 from optax_ls._tools.vendor.tests import runtime_tests
 from optax_ls._version import REQUIRES
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 RUN = """
 import sys
 sys.modules["optax_ls"] = None  # as if it were not installed
@@ -51,10 +51,16 @@ def imports(source):
 def test_marked_files_come_along_with_what_they_import(copied):
     # Whole files: what is marked one by one may need files that do not come along.
     whole = re.compile(r"^pytestmark = .*mark\.runtime", re.MULTILINE)
-    marked = {path.stem for path in TESTS.glob("*.py") if whole.search(path.read_text())}
-    marked -= {Path(__file__).stem}
+    marked = {
+        path.relative_to(TESTS).with_suffix("").as_posix()
+        for path in TESTS.rglob("*.py")
+        if path != Path(__file__) and whole.search(path.read_text())
+    }
+    folders = {name.rpartition("/")[0] for name in marked}
     assert len(marked) > 10
-    assert set(copied) == marked | {"__init__", "conftest", "bestiary", "dense", "trees"}
+    assert len(folders) > 3
+    packages = {"__init__", *(f"{folder}/__init__" for folder in folders)}
+    assert set(copied) == marked | packages | {"conftest", "bestiary", "dense", "trees"}
 
 
 def test_they_need_nothing_beyond_the_runtime_dependencies_and_pytest(copied):
@@ -75,7 +81,7 @@ def test_they_skip_nothing_for_want_of_a_package(copied):
 
 def test_only_lines_of_imports_are_rewritten(copied):
     for name, source in copied.items():
-        if name != "__init__":
+        if PurePosixPath(name).name != "__init__":
             lines = zip(
                 (TESTS / f"{name}.py").read_text().splitlines(), source.splitlines(), strict=True
             )
@@ -107,8 +113,65 @@ def test_imports_become_relative(tmp_path, line, rewritten):
     assert files["tests/test_one.py"].decode() == source.format(rewritten)
 
 
-@pytest.mark.parametrize("line", ["import optax_ls, math", "import optax_ls.tree"])
+@pytest.mark.parametrize(
+    ("line", "rewritten"),
+    [
+        ("import optax_ls", "from .. import optax_ls"),
+        ("import optax_ls as ours", "from .. import optax_ls as ours"),
+        ("from optax_ls import tree", "from ... import tree"),
+        ("from optax_ls._core.lbfgs import memory", "from ..._core.lbfgs import memory"),
+        ("from neighbour import f", "from ..neighbour import f"),
+        ("import neighbour", "from .. import neighbour"),
+        ("from beside import f", "from .beside import f"),
+        ("import beside", "from . import beside"),
+        ("from both import f", "from .both import f"),  # as pytest finds them
+        ("import elsewhere", "import elsewhere"),
+    ],
+)
+def test_imports_in_a_folder_become_relative(tmp_path, line, rewritten):
+    for name in ("conftest", "neighbour", "both", "lbfgs/beside", "lbfgs/both", "golden/elsewhere"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").touch()
+    source = "pytestmark = [pytest.mark.runtime]  # of optax_ls\n{}\n"
+    (tmp_path / "lbfgs" / "test_one.py").write_text(source.format(line))
+    files = runtime_tests(tmp_path)
+    assert files["tests/lbfgs/test_one.py"].decode() == source.format(rewritten)
+    assert files["tests/lbfgs/__init__.py"] == b""
+
+
+def test_file_beside_a_test_comes_along_to_the_same_folder(tmp_path):
+    (tmp_path / "lbfgs").mkdir()
+    (tmp_path / "conftest.py").touch()
+    (tmp_path / "pairs.py").write_text("from optax_ls import tree\n")
+    (tmp_path / "lbfgs" / "beside.py").write_text("import pairs\n")
+    (tmp_path / "lbfgs" / "unused.py").touch()
+    (tmp_path / "lbfgs" / "test_one.py").write_text(
+        "import beside  # of optax_ls\npytestmark = pytest.mark.runtime\n"
+    )
+    files = runtime_tests(tmp_path)
+    assert set(files) == {
+        f"tests/{name}.py"
+        for name in (
+            *("__init__", "conftest", "pairs"),
+            *("lbfgs/__init__", "lbfgs/beside", "lbfgs/test_one"),
+        )
+    }
+    assert files["tests/lbfgs/beside.py"] == b"from .. import pairs\n"
+    assert files["tests/pairs.py"] == b"from .. import tree\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import optax_ls, math",
+        "import optax_ls.tree",
+        "from folder import file  # of optax_ls",
+        "import folder.file  # of optax_ls",
+    ],
+)
 def test_import_that_cannot_be_made_relative_is_refused(tmp_path, line):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file.py").touch()
     (tmp_path / "conftest.py").touch()
     (tmp_path / "test_one.py").write_text(f"pytestmark = pytest.mark.runtime\n{line}\n")
     with pytest.raises(CommandError, match=f"cannot make relative: {line}"):
@@ -131,7 +194,7 @@ def test_they_run_in_a_project_and_test_its_copy(tmp_path):
     (tmp_path / "project" / "__init__.py").touch()
     (vendored / "__init__.py").touch()
     put(compose(copy_checkout(tmp_path / "checkout"), with_tests=True), vendored / "searches")
-    with (vendored / "searches" / "tests" / "test_errors.py").open("a") as file:
+    with (vendored / "searches" / "tests" / "core" / "test_errors.py").open("a") as file:
         file.write(PROOF)
     options = ["-q", "-p", "no:cacheprovider", "--strict-markers", "-k", "test_copy"]
     done = subprocess.run(

@@ -1,0 +1,255 @@
+"""Imports go one way, ``_core`` works alone, and public names live in the root package.
+
+A folder of the package may import the folders below it: ``_core`` is at the bottom, then
+``_minimize``, then ``_tools``.
+"""
+
+import ast
+import json
+import os
+import pickle
+import pickletools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+import optax_ls
+from optax_ls._version import REQUIRES
+
+PACKAGE = Path(optax_ls.__file__).parent
+MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+TOP = {name.partition("/")[0].removesuffix(".py") for name in MODULES}
+# The modules and folders at the top of the package that each of them may import.
+MAY_IMPORT = {
+    "_version": set(),
+    "_core": {"_core"},
+    "_minimize": {"_core", "_minimize", "_version"},
+    "_tools": TOP,
+    "tree": {"_core"},
+    "testing": {"_core"},
+    "__init__": TOP - {"_tools"},
+    "__main__": {"_tools"},
+}
+ONLY_IN_FUNCTIONS = {"tqdm", "matplotlib"}  # extras, which may be absent
+TYPE_ALIASES = {"OptState", "Params", "ScalarOrSchedule", "Schedule", "Updates"}
+CLASSES_AND_FUNCTIONS = [
+    name
+    for name in optax_ls.__all__
+    if callable(getattr(optax_ls, name)) and name not in TYPE_ALIASES
+]
+NAMED_TUPLES = [
+    name for name in CLASSES_AND_FUNCTIONS if hasattr(getattr(optax_ls, name), "_fields")
+]
+
+
+# The direction of imports.
+
+
+def imports(node, in_function=False):
+    """Every import statement below a node, and whether it is inside a function."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child, in_function
+        else:
+            is_function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
+            yield from imports(child, in_function or is_function)
+
+
+def inside(name, source):
+    """The modules and folders at the top of the package that a module of it imports."""
+    for node, _ in imports(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            *folders, _ = name.split("/")
+            path = folders[: len(folders) + 1 - node.level]
+            path += node.module.split(".") if node.module else []
+            yield from path[:1] or (alias.name for alias in node.names)
+
+
+def outside(source):
+    """The packages that absolute imports name, and whether each is imported in a function."""
+    for node, in_function in imports(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], in_function) for alias in node.names)
+        elif not node.level:
+            yield node.module.partition(".")[0], in_function
+
+
+def test_every_module_at_the_top_has_a_rule():
+    assert set(MAY_IMPORT) == TOP
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_one_way(name):
+    top = name.partition("/")[0].removesuffix(".py")
+    found = {x if x in TOP else "__init__" for x in inside(name, MODULES[name].read_text())}
+    assert found - MAY_IMPORT[top] == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_absolute_imports_are_of_dependencies_and_the_standard_library(name):
+    found = set(outside(MODULES[name].read_text()))
+    allowed = {*sys.stdlib_module_names, *REQUIRES}
+    assert {x for x, in_function in found if not in_function} - allowed == set()
+    assert {x for x, in_function in found if in_function} - allowed - ONLY_IN_FUNCTIONS == set()
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("from . import memory", "_core"),
+        ("from .. import tree", "_core"),
+        ("from ..linesearch import zoom", "_core"),
+        ("from ... import _minimize", "_minimize"),
+        ("from ..._minimize.api import minimize", "_minimize"),
+        ("def f():\n    from ..._tools import cli", "_tools"),
+        ("if TYPE_CHECKING:\n    from ..._version import PROJECT", "_version"),
+    ],
+)
+def test_check_resolves_relative_imports(statement, found):
+    assert list(inside("_core/lbfgs/direction.py", statement)) == [found]
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("import optax_ls._core", ("optax_ls", False)),
+        ("from jax.sharding import Mesh", ("jax", False)),
+        ("class A:\n    import tqdm", ("tqdm", False)),
+        ("def f():\n    import tqdm", ("tqdm", True)),
+    ],
+)
+def test_check_tells_imports_in_functions_apart(statement, found):
+    assert list(outside(statement)) == [found]
+
+
+# The core by itself.
+
+ALONE = """
+import functools, json, sys
+
+sys.modules["optax_ls"] = None  # as if it were not installed
+sys.path.insert(0, sys.argv[1])
+import jax, jax.numpy as jnp
+import searches
+
+SEARCHES = {
+    "more_thuente": searches.scale_by_more_thuente_linesearch(20, initial_guess_strategy="one"),
+    "zoom": searches.scale_by_zoom_linesearch(20, initial_guess_strategy="one"),
+    "backtracking": searches.scale_by_backtracking_linesearch(20, store_grad=True),
+    "default": None,
+}
+
+def rosenbrock(x):
+    return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
+
+values = {}
+for name, search in SEARCHES.items():
+    solver = searches.lbfgs(linesearch=search) if search else searches.lbfgs()
+    value_and_grad = searches.value_and_grad_from_state(rosenbrock)
+
+    @jax.jit
+    def step(params, state):
+        value, grad = value_and_grad(params, state=state)
+        updates, state = solver.update(
+            grad, state, params, value=value, grad=grad, value_fn=rosenbrock
+        )
+        return searches.apply_updates(params, updates), state
+
+    params = jnp.array([-1.2, 1.0])
+    state = solver.init(params)
+    for _ in range(60):
+        params, state = step(params, state)
+    values[name] = float(rosenbrock(params))
+loaded = [name for name, module in sys.modules.items() if name.startswith("optax") and module]
+print(json.dumps([values, loaded]))
+"""
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The values that a copy of ``_core`` finds under another name, and the packages it loads."""
+    folder = tmp_path_factory.mktemp("alone")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE / "_core", folder / "searches", ignore=ignored)
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, folder],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking", "default"])
+def test_copy_of_the_core_minimises(alone, search):
+    values, _ = alone
+    assert values[search] < 1e-8
+
+
+def test_copy_of_the_core_loads_no_other_package(alone):
+    _, loaded = alone
+    assert loaded == []
+
+
+# Public names.
+
+
+def test_public_names_of_the_package_are_those_in_all():
+    assert {name for name in dir(optax_ls) if not name.startswith("_")} == {
+        name for name in optax_ls.__all__ if not name.startswith("_")
+    }
+
+
+def test_module_tree_shows_only_its_public_names():
+    shown = [name for name in dir(optax_ls.tree) if not name.startswith("__")]
+    assert shown == sorted(optax_ls.tree.__all__)
+
+
+@pytest.mark.parametrize("name", CLASSES_AND_FUNCTIONS)
+def test_public_class_or_function_is_of_the_root_package(name):
+    assert getattr(optax_ls, name).__module__ == "optax_ls"
+
+
+@pytest.mark.parametrize("name", optax_ls.tree.__all__)
+def test_function_on_trees_is_of_the_module_tree(name):
+    assert getattr(optax_ls.tree, name).__module__ == "optax_ls.tree"
+
+
+def modules_in_pickle(x):
+    """The modules of this package that a pickle names."""
+    words = (word for _, word, _ in pickletools.genops(pickle.dumps(x)) if isinstance(word, str))
+    return {word for word in words if word.partition(".")[0] == "optax_ls"}
+
+
+def test_there_are_public_named_tuples():
+    assert {"ScaleByLBFGSState", "MinimizeState", "GradientTransformation"} <= set(NAMED_TUPLES)
+
+
+@pytest.mark.parametrize("name", NAMED_TUPLES)
+def test_pickle_of_a_public_named_tuple_names_the_root_package(name):
+    named_tuple = getattr(optax_ls, name)
+    instance = named_tuple(*range(len(named_tuple._fields)))
+    assert modules_in_pickle(instance) == {"optax_ls"}
+    restored = pickle.loads(pickle.dumps(instance))
+    assert type(restored) is named_tuple
+    assert restored == instance
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        optax_ls.lbfgs(),
+        optax_ls.lbfgs(linesearch=optax_ls.scale_by_more_thuente_linesearch(20)),
+        optax_ls.lbfgs(linesearch=optax_ls.scale_by_backtracking_linesearch(20, store_grad=True)),
+        optax_ls.sgd(lambda count: 1 / (1 + count), momentum=0.9),
+    ],
+    ids=["zoom", "more_thuente", "backtracking", "sgd"],
+)
+def test_pickled_state_of_a_solver_names_only_the_root_package(solver):
+    assert modules_in_pickle(solver.init(jnp.zeros(3))) == {"optax_ls"}
