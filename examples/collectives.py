@@ -104,26 +104,17 @@ def _called(line):
 
 
 def of_lbfgs(found):
-    """Returns the collectives of an ordinary step of ``lbfgs()``.
-
-    The direction is computed in a branch; the line search is in no branch.
-    """
-    return [e for e in found if _usual(e)]
+    """Returns the collectives of an ordinary step of ``lbfgs()``: those in no branch."""
+    return [e for e in found if not any(step.startswith("branch") for step in e.where)]
 
 
 def of_minimize(found):
     """Returns the collectives of an ordinary loop iteration of ``minimize``.
 
-    The next direction is computed in a loop inside that loop. The branches of the outer loop are
-    for other cases.
+    The next direction is computed in a branch of the loop. The branches inside that branch are for
+    other cases.
     """
-    return [e for e in found if e.where == ("loop",) or (e.where.count("loop") == 2 and _usual(e))]
-
-
-def _usual(exchange):
-    """Is true if it is in no branch, or only in the branch that computes a direction."""
-    branches = [step for step in exchange.where if step.startswith("branch")]
-    return branches in ([], ["branch 1"])
+    return [e for e in found if e.where in (("loop",), ("loop", "branch 1"))]
 
 
 # The programs.

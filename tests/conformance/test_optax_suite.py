@@ -18,9 +18,8 @@ from optax._src import alias_test, linesearch_test
 
 import optax_ls
 from optax_ls._core import objective as _objective
-from optax_ls._core.lbfgs import direction as _direction
-from optax_ls._core.lbfgs import memory as _memory
-from optax_ls._core.lbfgs import products as _products
+from optax_ls._core import reductions
+from optax_ls._core.lbfgs import compact, direction
 
 
 class StandIn:
@@ -53,13 +52,11 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
         inverse_r=jnp.asarray(inverse_r, weights.dtype),
         gram_y=jnp.asarray(flat_y @ flat_y.T),
     )
-    zeros = optax_ls.tree.zeros_like(updates)
-    ends, none = _memory.Ends(zeros, zeros, zeros, updates), jnp.zeros((), bool)
-    slot = jnp.zeros_like(state.num_pairs)
-    products, _ = _products.inner_products(state, ends, slot)
-    lesson = _direction.learn(state, products, slot, none, none)
-    weights = _direction.weigh(state, lesson, jnp.asarray(identity_scale))
-    return _direction.combine(s_memory, y_memory, updates, weights)
+    dtype, rows = state.s_dot_g.dtype, (s_memory, y_memory)
+    s_g, y_g = (reductions.inner_with_rows(stack, updates, size, dtype) for stack in rows)
+    gamma = jnp.asarray(identity_scale)
+    of_s, of_y = compact.apply(state.coefficients, gamma, s_g, y_g)
+    return direction.combine(rows, updates, gamma, of_s, of_y)
 
 
 def _rows(memory: Any) -> np.ndarray:

@@ -130,15 +130,6 @@ def test_step_of_lbfgs_takes_two_all_reduces(example, compiled, leaves, memory_s
 
 
 @combining
-def test_step_of_lbfgs_exchanges_no_products_of_the_memory_in_a_branch(example, compiled):
-    memory_size = 20
-    found = compiled("lbfgs", 1, memory_size)
-    seldom = [exchange for exchange in found if exchange not in example.of_lbfgs(found)]
-    assert seldom, "a square that overflows needs an exchange of its own"
-    assert max(exchange.numbers for exchange in seldom) < memory_size
-
-
-@combining
 @pytest.mark.parametrize(("leaves", "memory_size"), LEAVES_AND_MEMORY)
 def test_iteration_of_minimize_takes_three_all_reduces(example, compiled, leaves, memory_size):
     args = compiled, example.of_minimize, "minimize", leaves, memory_size

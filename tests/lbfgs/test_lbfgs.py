@@ -21,9 +21,7 @@ from dense import (
 )
 
 import optax_ls
-from optax_ls._core.lbfgs import direction as _direction
-from optax_ls._core.lbfgs import memory as _memory
-from optax_ls._core.lbfgs import products as _products
+from optax_ls._core.lbfgs import compact, direction, memory
 
 # The direction.
 
@@ -31,45 +29,42 @@ from optax_ls._core.lbfgs import products as _products
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 2e-4), (True, 1e-11)], indirect=["x64"])
 @pytest.mark.parametrize("scale_init_precond", [True, False])
 @pytest.mark.parametrize("number", [1, 3, 4, 5, 11])
-@pytest.mark.parametrize("memory_size", [1, 4, _direction._MOST_UNROLLED + 1])
+@pytest.mark.parametrize("memory_size", [1, 4, direction._MAX_UNROLLED + 1])
 def test_direction_is_that_of_the_dense_matrix_of_the_last_pairs(
     memory_size, number, scale_init_precond, x64, tolerance
 ):
     rng = np.random.default_rng(number)
     pairs = curved_pairs(number, rng)
     params, grads = trajectory(pairs, rng)
-    direction, _ = run(params, grads, memory_size, scale_init_precond)
+    found, _ = run(params, grads, memory_size, scale_init_precond)
     gamma = scale_of(pairs[-1]) if scale_init_precond else 1.0
     wanted = dense_inverse_hessian(pairs[-memory_size:], gamma) @ grads[-1]
-    assert relative_distance(direction, wanted) <= tolerance
+    assert relative_distance(found, wanted) <= tolerance
 
 
-@pytest.mark.parametrize("small", [0, _memory.SMALL], ids=["large", "small"])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_direction_is_the_same_for_any_number_of_devices_and_params(monkeypatch, devices, small):
+def test_direction_is_the_same_for_any_number_of_devices(monkeypatch, devices):
     rng = np.random.default_rng(0)
     history = trajectory(curved_pairs(6, rng), rng)
     wanted, _ = run(*history, memory_size=4, as_tree=as_tree)
     monkeypatch.setattr(jax, "device_count", lambda: devices)
-    monkeypatch.setattr(_memory, "SMALL", small)
     monkeypatch.setattr(dense, "compiled", compiled.__wrapped__)  # a program of its own
     found, _ = run(*history, memory_size=4, as_tree=as_tree)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5), found, wanted)
 
 
-@pytest.mark.parametrize("size", [_direction._MOST_UNROLLED, _direction._MOST_UNROLLED + 1])
+@pytest.mark.parametrize("size", [direction._MAX_UNROLLED, direction._MAX_UNROLLED + 1])
 @pytest.mark.parametrize("name", trees.TREES)
 def test_combination_is_the_weighted_sum_of_all_rows(name, size, enable_x64):
     with enable_x64(name in trees.ONLY_WITH_X64):
         one = jax.tree.map(jnp.asarray, trees.TREES[name]())
         rows = jax.tree.map(lambda x: jnp.stack([x + k / 8 for k in range(size)]), one)
-        weights = _direction.Weights(1.5, jnp.arange(size) / size, jnp.ones(size) / 4)
-        weights = _direction.Weights(*map(jnp.asarray, weights))
-        found = _direction.combine(rows, rows, one, weights)
+        of_s, of_y = jnp.arange(size) / size, jnp.ones(size) / 4
+        found = direction.combine((rows, rows), one, jnp.asarray(1.5), of_s, of_y)
         assert trees.dtypes(found) == trees.dtypes(one)
 
         def check(found, one, rows):
-            of_rows = np.asarray(weights.s + weights.y, "float64")
+            of_rows = np.asarray(of_s + of_y, "float64")
             wanted = np.tensordot(of_rows, np.asarray(rows).astype(complex), 1)
             wanted = wanted + 1.5 * np.asarray(one).astype(complex)
             error = np.abs(np.asarray(found).astype(complex) - wanted)
@@ -193,23 +188,26 @@ def test_gram_matrix_holds_the_inner_products_of_the_changes(number):
 def test_pairs_that_were_dropped_leave_no_trace_in_the_direction():
     rng = np.random.default_rng(9)
     _, state = run(*trajectory(curved_pairs(6, rng), rng), memory_size=4)
-    fresh = optax_ls.scale_by_lbfgs(memory_size=4).init(state.params)
+    yes = jnp.ones((), bool)
+    used = state.coefficients.without_pairs(yes), state.rows
+    fresh = memory.init(state.params, 4)
+    fresh = fresh.coefficients, fresh.rows
 
-    def ends():
-        s, g, new_g = rng.normal(size=(3, N))
-        g = g - s * (1 - (new_g - g) @ s) / (s @ s)
-        return _memory.Ends(*(jnp.asarray(x, "float32") for x in (0 * s, g, s, new_g)))
+    def added(memory_before, s, y, g):
+        coefficients, rows = memory_before
+        slot = coefficients.next_slot
+        rows = memory.write_rows(rows, slot, (s, y), yes)
+        products = direction.inner_products(coefficients, rows, slot, g, (s, y))
+        coefficients, _ = compact.add_pair(coefficients, slot, products, yes)
+        of_s, of_y = compact.apply(coefficients, jnp.ones(()), products.s_g, products.y_g)
+        return direction.combine(rows, g, jnp.ones(()), of_s, of_y), (coefficients, rows)
 
-    step = ends()
-    found, state = _direction.propose(state, step, True, True)
-    wanted, fresh = _direction.propose(fresh, step)
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    # Nor later, when other pairs come beside the one that has entered.
-    for _ in range(3):
-        step = ends()
-        found, state = _direction.propose(state, step)
-        wanted, fresh = _direction.propose(fresh, step)
-        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    for _ in range(4):
+        s, g, y = rng.normal(size=(3, N))
+        y = y + s * (1 - y @ s) / (s @ s)
+        pair = [jnp.asarray(x, "float32") for x in (s, y, g)]
+        (found, used), (wanted, fresh) = added(used, *pair), added(fresh, *pair)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 STEP = np.array([1.0, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -387,20 +385,23 @@ def test_descends_from_a_saddle_where_every_pair_has_negative_curvature():
     assert np.all(np.diff(values) < 0)
 
 
-# Curvature from values, in minimize.
+# Corrections of a pair by values, in minimize.
 
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
 @pytest.mark.parametrize("third", [-0.3, 0.0, 0.4])
-def test_bent_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, x64):
+def test_corrected_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, x64):
     phi = lambda t: t**2 + third * t**3 - 2 * t  # noqa: E731
     step = 0.7
     values = phi(0.0), phi(step)
     slopes = jax.grad(phi)(0.0), jax.grad(phi)(step)
     s_y = step * (slopes[1] - slopes[0])
-    bend = _products.bent(step * slopes[1], jnp.asarray(step**2), s_y, values)
+    pair = compact.Pair(jnp.asarray(step**2), s_y, s_y, step * slopes[1])
+    multiple = direction.curvature_correction(pair, *values)
     wanted = jax.grad(jax.grad(phi))(step)
-    np.testing.assert_allclose(s_y / step**2 + bend, wanted if third else s_y / step**2, rtol=1e-9)
+    np.testing.assert_allclose(
+        s_y / step**2 + multiple, wanted if third else s_y / step**2, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize(
@@ -408,7 +409,7 @@ def test_bent_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, 
     [(1e9, 1e9 - 1), (1.0, float("inf")), (1.0, float("nan"))],
     ids=["rounding", "infinite", "nan"],
 )
-def test_values_that_say_nothing_bend_no_pair(values):
+def test_values_that_show_no_curvature_correct_no_pair(values):
     values = tuple(jnp.asarray(value) for value in values)
-    bend = _products.bent(jnp.asarray(0.1), jnp.asarray(1.0), jnp.asarray(1.0), values)
-    assert bend == 0
+    pair = compact.Pair(*(jnp.asarray(x) for x in (1.0, 1.0, 1.0, 0.1)))
+    assert direction.curvature_correction(pair, *values) == 0

@@ -6,7 +6,6 @@ contains exactly once, with the gradient or without it.
 
 import functools
 import gc
-import re
 import weakref
 
 import jax
@@ -16,7 +15,6 @@ import pytest
 from bestiary import rosenbrock
 
 import optax_ls
-from optax_ls._core.lbfgs import memory as _memory
 
 pytestmark = pytest.mark.runtime
 
@@ -327,31 +325,3 @@ def test_loop_writes_the_pairs_in_place_and_never_copies_a_stack(loop):
     stacks = [line for line in lines if f"= {STACK}" in line]
     assert stacks
     assert not [line for line in stacks if " copy(" in line]
-
-
-# What else is copied: by minimize both in a search that ends elsewhere; in a loop of steps, by the
-# condition of value_and_grad_from_state, a gradient.
-@pytest.mark.parametrize(("loop", "others"), [("minimize", 2), ("lbfgs", 1)])
-def test_iterate_moves_by_one_copy_of_params_and_one_of_the_gradient(loop, others):
-    copies = [part.count("= f32[1000]{0} copy(") for part in parts_of_the_loop(LOOPS[loop])]
-    assert max(copies) == 2
-    assert sum(copies) == 2 + others
-
-
-@pytest.mark.skipif(jax.__version_info__ < (0, 5), reason="programs look different")
-@pytest.mark.parametrize("size", [10, 1000])
-def test_loops_hand_each_other_few_numbers(size):
-    number = re.compile(r"= \w+\[\]\S* copy\(")
-    parts = parts_of_the_loop(LOOPS["minimize"], size)
-    assert sum(len(number.findall(part)) for part in parts) <= 70
-
-
-# Products with the gradient, and where that loses digits, with its change; either of both stacks.
-@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="products look different")
-@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
-@pytest.mark.parametrize(
-    ("size", "products"), [(1000, [2] * 2), (2 * _memory.SMALL, [1] * 4)], ids=["small", "large"]
-)
-def test_products_of_large_stacks_stand_apart_so_that_they_run_side_by_side(loop, size, products):
-    parts = [part for part in parts_of_the_loop(loop, size) if f"f32[{size},1]" in part]
-    assert [part.count(" dot(") for part in parts if " dot(" in part] == products

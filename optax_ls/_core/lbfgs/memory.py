@@ -23,7 +23,7 @@ class ScaleByLBFGSState(NamedTuple):
         params: tree, the params of the last update; zeros before the first.
         updates: tree like the params, the gradient of the last update; zeros before the first.
         diff_params_memory: tree like the params with a leading axis of length ``memory_size``,
-            the s of each pair.
+            the s of each pair; zeros in empty slots, or the pair that was refused last.
         diff_updates_memory: the same for y.
         weights_memory: ``(memory_size,)`` in the search dtype, rho = 1 / <s, y> of each pair;
             zero in empty slots, whose rows are not used.

@@ -91,7 +91,9 @@ def _scale_by_lbfgs(
         slot = coefficients.next_slot
         rows = memory.write_rows(state.rows, slot, pair, is_pair)
         products = direction.inner_products(coefficients, rows, slot, g, pair)
-        coefficients, _ = compact.add_pair(coefficients, slot, products, is_pair)
+        coefficients, entered = compact.add_pair(coefficients, slot, products, is_pair)
+        zeros = tree.zeros_like(pair)
+        rows = memory.write_rows(rows, slot, zeros, is_pair & ~entered)
         gamma = jnp.ones_like(products.grad_square)
         if scale_init_precond:
             square = products.grad_square

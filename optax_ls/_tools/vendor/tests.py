@@ -32,7 +32,7 @@ def runtime_tests(folder: Path) -> dict[str, bytes]:
     """The test files, and the files that they import, by paths in a vendored tree.
 
     Raises:
-        CommandError: the folder is missing or has no such tests, or an import cannot be made relative.
+        CommandError: the folder or its tests are missing, or an import cannot be made relative.
     """
     files = {path: file for path, file in list_folder(folder).files.items() if path.endswith(".py")}
     sources = {path.removesuffix(".py"): read(file).decode() for path, file in files.items()}
