@@ -68,12 +68,13 @@ def inner_products(
     differences = s_g - coefficients.s_g, y_g - coefficients.y_g
 
     def own_pass() -> Any:
-        def local(rows_s: jax.Array, rows_y: jax.Array, *pair: jax.Array) -> Sequence[jax.Array]:
-            s, y = pair
-            y = y if bend is None else (y + bend * s).astype(y.dtype)
+        def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
             return [reductions.dot(rows, y, dtype) for rows in (rows_s, rows_y)]
 
-        s_y, y_y = reductions.sums(local, (*rows, *s_and_y), (size, size), dtype)
+        s, y = s_and_y
+        if bend is not None:
+            y = jax.tree.map(lambda s, y: (y + bend * s).astype(y.dtype), s, y)
+        s_y, y_y = reductions.sums(local, (*rows, y), (size, size), dtype)
         if bends is not None:
             y_y += bends * s_y
         return tree.where(in_own_pass, (s_y, y_y), differences)
