@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._core import checks, numerics
+from .._core.linesearch import driver
 from .._core.linesearch.backtracking import Backtracking
 from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
@@ -46,39 +47,40 @@ def minimize(
     r"""Minimises a function with L-BFGS.
 
     The whole loop is one compiled program with one copy of the objective. It is compiled once for
-    a function and the shapes and types of its arguments; so define the function once, and hand
-    data over in ``args`` or ``kwargs``. It works under :func:`jax.jit`, :func:`jax.vmap` and
-    :func:`jax.lax.scan`, and on sharded params.
+    a function and the shapes and dtypes of its arguments, so define the function once and pass
+    data in ``args`` or ``kwargs``. It works under :func:`jax.jit`, :func:`jax.vmap` and
+    :func:`jax.lax.scan`, and with sharded params.
 
     Args:
         fun: the objective, ``fun(params, *args, **kwargs)``. It returns a real scalar.
         params: where to start; any tree of real or complex floats.
         args: further positional arguments of ``fun``: trees of arrays, numbers or anything else.
-            What is no array or number should have a hash, or the program is compiled each time.
+            Anything else should be hashable, or the program is compiled at each call.
         kwargs: keyword arguments of ``fun``, likewise.
         has_aux: whether ``fun`` returns ``(value, aux)``.
         value_and_grad: whether ``fun`` returns its gradient too, as :func:`jax.value_and_grad`
             makes it: ``(value, grad)``, or ``((value, aux), grad)``.
         memory_size: how many pairs of steps and changes of the gradient to keep, at least 1.
-        linesearch: ``'more_thuente'``, ``'zoom'``, ``'backtracking'``; or a core with settings of
-            your own, such as ``optax_ls.MoreThuente(30, curv_rtol=0.9)``.
-        max_linesearch_steps: how many steps one search may try; 30 if None.
+        linesearch: ``'more_thuente'``, ``'zoom'``, ``'backtracking'``; or a line search with
+            settings of your own, such as ``optax_ls.MoreThuente(30, curv_rtol=0.9)``.
+        max_linesearch_steps: the largest number of steps that one search tries; 30 if None.
         gtol: stop when no entry of the gradient is larger than this in absolute value. None is
             eps**(3/4) of the search dtype: 6.4e-6 in float32, 1.8e-12 in float64.
         ftol: stop when one iteration lowers the value by no more than this times the larger of
             the absolute values before and after it; 0 never does. None waits until the value has
-            not fallen for 10 iterations, restarts, and stops after 10 more.
-        max_iters: how many iterations (accepted steps) to make at most.
-        max_evals: how many times to evaluate ``fun`` with its gradient at most; None for no limit.
+            not decreased for 10 iterations, restarts, and stops after 10 more.
+        max_iters: the largest number of iterations (accepted steps).
+        max_evals: the largest number of evaluations of ``fun`` with its gradient; None for no
+            limit.
         callback: called on the host with an :class:`IterationInfo` at the start and after each
             iteration; if it returns True, the minimisation stops.
         progress: show a bar, with tqdm if that is installed, else lines on stderr.
-        history: keep the course, see :class:`History`.
-        state: where to go on, the ``state`` of an earlier result for the same function. The
-            values of ``params`` are not looked at then. Limits count from here.
+        history: keep the convergence history, see :class:`History`.
+        state: the ``state`` of an earlier result for the same function, to go on from there. The
+            values of ``params`` are then ignored, and limits count from there.
         implicit_diff: make the params, the value and ``aux`` of the result differentiable with
             respect to the arrays in ``args`` and ``kwargs`` by the implicit function theorem, in
-            forward and reverse mode, once. It costs one evaluation more.
+            forward and reverse mode, once. It costs one more evaluation.
 
     Returns:
         A :class:`MinimizeResult`. Its value is never higher than that at the start, and nothing in
@@ -161,14 +163,11 @@ def _search(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> Lin
     if isinstance(linesearch, str):
         checks.one_of("linesearch", linesearch, tuple(_SEARCHES))
         return _SEARCHES[linesearch](30 if max_steps is None else max_steps)
-    if not all(hasattr(linesearch, name) for name in ("start", "advance")):
-        raise TypeError(
-            f"linesearch must be one of {', '.join(map(repr, _SEARCHES))}, or a line search such "
-            f"as optax_ls.MoreThuente(30), got {linesearch!r}"
-        )
+    driver.check("linesearch", linesearch)
     if max_steps is not None:
         raise ValueError(
-            f"max_linesearch_steps is for a search given by name; {linesearch!r} has its own limit"
+            "max_linesearch_steps is for a search given by name; the "
+            f"{type(linesearch).__name__} that was given has its own limit"
         )
     return linesearch
 

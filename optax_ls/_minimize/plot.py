@@ -1,4 +1,4 @@
-"""``plot_history``: the course of a minimisation as a picture."""
+"""``plot_history``: the convergence history of a minimisation as a picture."""
 
 from typing import Any, Union
 

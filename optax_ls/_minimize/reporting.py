@@ -1,4 +1,4 @@
-"""Telling the host how a minimisation goes: the user's callback, and the progress bar."""
+"""Reports to the host during a minimisation: the user's callback and the progress bar."""
 
 import dataclasses
 import inspect
@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 _SECONDS_BETWEEN_LINES = 0.5
-# How to say that a callback takes one lane of a vmap at a time: older versions of JAX have no word
-# for it and do just that.
+# Under vmap the callback is called for one element at a time. Older versions of JAX do that without
+# being asked.
 _KNOWS_VMAP_METHOD = "vmap_method" in inspect.signature(jax.pure_callback).parameters
 _ONE_BY_ONE: dict[str, Any] = {"vmap_method": "sequential"} if _KNOWS_VMAP_METHOD else {}
 
 
 class IterationInfo(NamedTuple):
-    """What a callback of :func:`minimize` is told after each iteration, and of the start.
+    """The argument of a callback of :func:`minimize`: the start, or the state after an iteration.
 
     Attributes:
         num_iters: int, iterations so far; 0 at the start.

@@ -1,4 +1,4 @@
-"""What ``minimize`` returns: the status, the course, and the table that a person reads."""
+"""The result of ``minimize``: its status, its message, and the table that it prints."""
 
 import enum
 import functools
@@ -18,12 +18,11 @@ class MinimizeStatus(enum.IntEnum):
     Attributes:
         RUNNING: it has not.
         GRADIENT_SMALL: no entry of the gradient is larger than ``gtol``. A success.
-        VALUE_SETTLED: the value falls no more, by ``ftol`` or as far as rounding shows it. A
-            success.
+        VALUE_SETTLED: the value has stopped decreasing, by ``ftol`` or up to rounding. A success.
         ITERATION_LIMIT: ``max_iters`` iterations were made.
         EVALUATION_LIMIT: ``max_evals`` evaluations were made.
-        SEARCH_FAILED: no lower value was found, along steepest descent either, though the slope
-            promised one.
+        SEARCH_FAILED: no lower value was found, not along steepest descent either, although the
+            slope predicted one.
         START_NOT_FINITE: something in params, value or gradient at the start is NaN or infinite.
         STOPPED_BY_CALLBACK: the callback returned True.
     """
@@ -39,7 +38,7 @@ class MinimizeStatus(enum.IntEnum):
 
     @property
     def success(self) -> bool:
-        """Whether the params are a minimum, as far as can be told."""
+        """Whether the params are a minimum, up to the tolerances."""
         return self in (MinimizeStatus.GRADIENT_SMALL, MinimizeStatus.VALUE_SETTLED)
 
     @property
@@ -51,7 +50,7 @@ class MinimizeStatus(enum.IntEnum):
 _MESSAGES = {
     MinimizeStatus.RUNNING: "Not finished.",
     MinimizeStatus.GRADIENT_SMALL: "The gradient is small: no entry is larger than gtol.",
-    MinimizeStatus.VALUE_SETTLED: "The value has settled: it does not fall any more.",
+    MinimizeStatus.VALUE_SETTLED: "The value has settled: it has stopped decreasing.",
     MinimizeStatus.ITERATION_LIMIT: "Stopped at the limit of iterations, max_iters.",
     MinimizeStatus.EVALUATION_LIMIT: "Stopped at the limit of evaluations, max_evals.",
     MinimizeStatus.SEARCH_FAILED: (
@@ -66,7 +65,7 @@ _MESSAGES = {
 
 
 class MinimizeResult(NamedTuple):
-    """What :func:`minimize` found.
+    """The result of :func:`minimize`.
 
     Scalars are of the search dtype unless said otherwise. Printed, it is a small table.
 

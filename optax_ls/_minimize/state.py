@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from .._core import numerics
 from .._core.lbfgs import memory
 from .._core.lbfgs.memory import ScaleByLBFGSState
+from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
 from .termination import Progress
 
@@ -80,7 +81,7 @@ def init(search: LineSearch, params: Any, aux_like: Any, memory_size: int) -> Mi
         aux=aux,
         grad_norm=infinite,
         direction=zeros,
-        search=jax.tree.map(numerics.strong, search.start(infinite, infinite, zero + 1)),
+        search=driver.begin(search, infinite, infinite, zero + 1),
         fresh=jnp.zeros((), bool),
         best=Best(zero, infinite, infinite),
         best_grad=zeros,

@@ -21,6 +21,7 @@ from .._core import batching, isolation, numerics, reductions, tree
 from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients
 from .._core.lbfgs.memory import row, write_rows
+from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from . import termination
@@ -160,11 +161,10 @@ class Scalars(NamedTuple):
 
 def advance_search(search: LineSearch, state: Scalars, trial: Trial) -> Any:
     """The state of the search after a trial, which is the first of the search if it is fresh."""
-    begun = search.start(state.value, trial.slope_init, jnp.ones_like(state.step))
+    begun = driver.begin(search, state.value, trial.slope_init, jnp.ones_like(state.step))
     begun = tree.where(state.fresh, numerics.keep_types(begun, state.search), state.search)
-    # A search treats any value that is not finite as a wall, minus infinity too.
     value = jnp.where(trial.is_finite, trial.value, jnp.inf)
-    return numerics.keep_types(search.advance(begun, value, trial.slope), state.search)
+    return driver.observe(search, begun, value, trial.slope)
 
 
 def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple[Decision, Scalars]:
