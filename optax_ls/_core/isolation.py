@@ -1,7 +1,9 @@
-"""A conditional around small computations, so that the compiler does them once.
+"""A conditional around a computation, so that the compiler does it once.
 
-XLA for CPUs copies cheap operations on scalars into every loop over a vector that uses their
-result, and under :func:`jax.vmap` for every entry of it. It does not move them out of a branch.
+XLA for CPUs computes cheap operations again in every loop that uses their result. Of a long
+expression of few numbers that takes all memory. It does not move operations out of a branch.
+Measured with ``minimize`` and an objective that unrolls 20 steps of an integrator on 3 numbers:
+without the branch around the objective it does not compile in 300 s on JAX 0.10.2, with it in 4 s.
 """
 
 from collections.abc import Callable

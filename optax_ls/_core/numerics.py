@@ -81,7 +81,7 @@ def zeros_alike(params: chex.ArrayTree, *leading: int) -> Any:
 
     Under jit a constant has no place of its own. Where there are several, the zeros are computed
     from the params, by a comparison that is false for every number, and the compiler places them
-    alike. Where there is one they are a constant, which all lanes of a :func:`jax.vmap` share.
+    alike. Where there is one they are a constant, which a whole batch of :func:`jax.vmap` shares.
     """
 
     def zeros(p: Any) -> Any:

@@ -163,7 +163,7 @@ def _search(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> Lin
     if isinstance(linesearch, str):
         checks.one_of("linesearch", linesearch, tuple(_SEARCHES))
         return _SEARCHES[linesearch](30 if max_steps is None else max_steps)
-    driver.check("linesearch", linesearch)
+    driver.check("linesearch", linesearch, f"one of {', '.join(map(repr, _SEARCHES))}, or ")
     if max_steps is not None:
         raise ValueError(
             "max_linesearch_steps is for a search given by name; the "

@@ -99,7 +99,7 @@ class Reporter:
 
 
 class _Bar:
-    """A tqdm bar, or without tqdm lines on stderr. Runs side by side (under vmap) share one."""
+    """A tqdm bar, or without tqdm lines on stderr. Runs under vmap share one."""
 
     def __init__(self, total: Optional[int]) -> None:
         self.total = total

@@ -95,9 +95,20 @@ def evaluate_trial(
     step = jnp.where(state.fresh, first_step, state.search.step).astype(dtype)
     step = jnp.where(state.num_evals == 0, 0, step)
     params = along(iterate.params, step, state.direction)
-    found = evaluate(params)
-    value, aux = numerics.keep_types((found.value, found.aux), (state.value, state.aux))
-    grad = tree.cast_like(tree.conj(found.grad), iterate.updates)
+    before = state.value, iterate.updates, state.aux
+
+    def found_at(params: Any, before: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        found = evaluate(params)
+        found_here: tuple[Any, Any, Any] = numerics.keep_types(
+            (found.value, tree.conj(found.grad), found.aux), before
+        )
+        return found_here
+
+    # By itself: otherwise XLA computes a long expression again in everything that uses its result.
+    is_running = state.status == int(MinimizeStatus.RUNNING)
+    value, grad, aux = isolation.isolate(
+        is_running, found_at, lambda _, before: before, params, before
+    )
     # The maximum is NaN if any entry of the gradient or of the params is not finite.
     with_params = jax.tree.map(lambda g, p: g + 0 * p, grad, params)
     grad_norm, size, length = reductions.maxima(
@@ -232,16 +243,15 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     held: tuple[Decision, Scalars] = batching.hold(
         is_running,
         (decision, numerics.keep_types(new, state)),
-        _decide_nothing(limits, state, trial, searched),
+        (_nothing(trial), state),
     )
     return held
 
 
-def _decide_nothing(
-    limits: Limits, state: Scalars, trial: Trial, searched: Any
-) -> tuple[Decision, Scalars]:
+def _nothing(trial: Trial) -> Decision:
+    """The decision that changes nothing."""
     zero, no = jnp.zeros_like(trial.step), jnp.zeros((), bool)
-    return Decision(*(no,) * 7, zero, (zero, zero)), state
+    return Decision(*(no,) * 7, zero, (zero, zero))
 
 
 def advance(
@@ -259,12 +269,7 @@ def advance(
         lambda scalars, _: scalars.search,
         *(scalars, trial),
     )
-    decision, scalars = isolation.isolate(
-        state.status == int(MinimizeStatus.RUNNING),
-        decide,
-        _decide_nothing,
-        *(limits, scalars, trial, searched),
-    )
+    decision, scalars = decide(limits, scalars, trial, searched)
     iterate = _move_iterate(state, trial_point, decision)
     memory, best = state.memory, (state.best_grad, state.best_aux)
     best_grad, best_aux = tree.where(decision.keeps_best, (trial_point.grad, trial_point.aux), best)

@@ -78,9 +78,9 @@ SETTINGS = {
     ],
     "linesearch": [
         ("wolfe", ValueError, "one of 'more_thuente', 'zoom', 'backtracking'"),
-        (3, TypeError, "'more_thuente', 'zoom', 'backtracking', or a core"),
-        (None, TypeError, "'more_thuente', 'zoom', 'backtracking', or a core"),
-        (optax_ls.scale_by_zoom_linesearch(5), TypeError, "or a core"),
+        (3, TypeError, "'more_thuente', 'zoom', 'backtracking', or a line search"),
+        (None, TypeError, "'more_thuente', 'zoom', 'backtracking', or a line search"),
+        (optax_ls.scale_by_zoom_linesearch(5), TypeError, "or a line search"),
     ],
     "callback": [(3, TypeError, "must be a function"), ("print", TypeError, "must be a function")],
 }

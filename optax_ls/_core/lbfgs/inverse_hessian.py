@@ -109,7 +109,10 @@ def inverse_hessian(state: Any) -> InverseHessian:
     gamma = jnp.where(newest > 0, newest, 1)
 
     def factors(products: jax.Array) -> jax.Array:
-        return jnp.concatenate(compact.apply(coefficients, gamma, *jnp.split(products, 2)))
+        s_v, y_v = jnp.split(products, 2)
+        if coefficients.bends is not None:
+            y_v += coefficients.bends * s_v
+        return jnp.concatenate(compact.apply(coefficients, gamma, s_v, y_v))
 
     basis = jnp.eye(2 * len(coefficients.rho), dtype=gamma.dtype)
     middle = jax.vmap(factors, out_axes=1)(basis)

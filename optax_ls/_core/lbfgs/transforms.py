@@ -167,7 +167,7 @@ def lbfgs(
         >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
         True
     """
-    # A sweep over the direction would change its sign, but none is needed.
+    # The sign is part of the coefficients, so that no pass over the direction changes it.
     factor, downhill = -1.0, transforms.identity()
     if learning_rate is not None:
         factor, downhill = 1.0, transforms.scale_by_learning_rate(learning_rate)

@@ -50,9 +50,12 @@ class LineSearch(Protocol):
         ...
 
 
-def check(name: str, search: Any) -> None:
-    """Raises TypeError unless ``search``, the argument ``name``, follows the protocol."""
-    wanted = f"{name} must be a line search, such as optax_ls.MoreThuente(30)"
+def check(name: str, search: Any, alternatives: str = "") -> None:
+    """Raises TypeError unless ``search``, the argument ``name``, follows the protocol.
+
+    ``alternatives`` are other values that are accepted, in words that end in "or ".
+    """
+    wanted = f"{name} must be {alternatives}a line search, such as optax_ls.MoreThuente(30)"
     if isinstance(search, type):
         raise TypeError(f"{wanted}, got the class {search.__name__} instead of an instance of it")
     if hasattr(search, "init") and hasattr(search, "update"):
