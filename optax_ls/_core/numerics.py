@@ -27,6 +27,17 @@ def counter(value: chex.Numeric = 0) -> jax.Array:
     return jnp.asarray(value, dtype=dtype)
 
 
+def on_host(value: chex.Numeric, dtype: Any) -> Any:
+    """A scalar input of a compiled program: of NumPy, without work for the device; or traced."""
+    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
+
+
+def counter_on_host(value: chex.Numeric) -> Any:
+    """The same for a counter. A Python integer too large for it is as much as there is."""
+    dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(int))
+    return on_host(min(value, np.iinfo(dtype).max) if isinstance(value, int) else value, dtype)
+
+
 def increment(count: jax.Array) -> jax.Array:
     """One more, except at the largest integer, where a counter stays and does not turn negative."""
     largest = np.iinfo(count.dtype).max

@@ -15,8 +15,9 @@ from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
 from .flatten import on_one_device
+from .host import solve
 from .implicit import solve_with_derivatives
-from .programs import Inputs, Settings, solve
+from .programs import Inputs, Settings
 from .reporting import IterationInfo, Reporter
 from .result import MinimizeResult
 from .state import MinimizeState
@@ -46,10 +47,12 @@ def minimize(
 ) -> MinimizeResult:
     r"""Minimises a function with L-BFGS.
 
-    The whole loop is one compiled program with one copy of the objective. It is compiled once for
-    a function and the shapes and dtypes of its arguments, so define the function once and pass
-    data in ``args`` or ``kwargs``. It works under :func:`jax.jit`, :func:`jax.vmap` and
-    :func:`jax.lax.scan`, and with sharded params.
+    The loop is one compiled program with one copy of the objective. It is compiled once for a
+    function and the shapes and dtypes of its arguments, so define the function once and pass data
+    in ``args`` or ``kwargs``. The host runs it in slices of a fraction of a second, so that Ctrl-C
+    ends a run at once. It works under :func:`jax.jit`, :func:`jax.vmap` and :func:`jax.lax.scan`,
+    where it is one program from start to end, and with sharded params. Its numbers do not depend
+    on ``callback``, ``progress`` and ``history``.
 
     Args:
         fun: the objective, ``fun(params, *args, **kwargs)``. It returns a real scalar.
@@ -72,8 +75,9 @@ def minimize(
         max_iters: the largest number of iterations (accepted steps).
         max_evals: the largest number of evaluations of ``fun`` with its gradient; None for no
             limit.
-        callback: called on the host with an :class:`IterationInfo` at the start and after each
-            iteration; if it returns True, the minimisation stops.
+        callback: called with an :class:`IterationInfo` at the start and after each iteration; if
+            it returns True or raises StopIteration, the minimisation stops. Any other exception
+            ends :func:`minimize` and arrives as it is; inside a trace, JAX wraps it.
         progress: show a bar, with tqdm if that is installed, else lines on stderr.
         history: keep the convergence history, see :class:`History`.
         state: the ``state`` of an earlier result for the same function, to go on from there. The
@@ -90,6 +94,8 @@ def minimize(
         TypeError, ValueError: an argument of the wrong type or out of range; params that are no
             floats; a function that returns no real scalar, or not what was announced; a state of
             another problem.
+        KeyboardInterrupt: on Ctrl-C. Its attribute ``result`` is the :class:`MinimizeResult` so
+            far, whose ``state`` can be resumed; there is none before the first evaluation.
 
     References:
         Liu & Nocedal, On the limited memory BFGS method for large scale optimization,
@@ -129,10 +135,10 @@ def minimize(
     if gtol is None:
         gtol = float(numerics.finfo(dtype).eps) ** 0.75
     limits = Limits(
-        gtol=jnp.asarray(gtol, dtype),
-        ftol=None if ftol is None else jnp.asarray(ftol, dtype),
-        num_iters=numerics.counter(max_iters),
-        num_evals=numerics.counter(sys.maxsize if max_evals is None else max_evals),
+        gtol=numerics.on_host(gtol, dtype),
+        ftol=None if ftol is None else numerics.on_host(ftol, dtype),
+        num_iters=numerics.counter_on_host(max_iters),
+        num_evals=numerics.counter_on_host(sys.maxsize if max_evals is None else max_evals),
     )
     inputs = Inputs(args, kwargs or {})
     settings = Settings(
@@ -141,14 +147,14 @@ def minimize(
         has_aux=bool(has_aux),
         gives_grad=bool(value_and_grad),
         rows=int(max_iters) + 1 if history else 0,
-        report=_reporter(callback, progress, max_iters),
         joins_leaves=on_one_device((fun, params, inputs, state)),
     )
     if state is not None:
         _check_state(state, params, settings)
+    report = _reporter(callback, progress, max_iters)
     if implicit_diff:
-        return solve_with_derivatives(fun, params, inputs, settings, limits, state)
-    return solve(fun, params, inputs, settings, limits, state)
+        return solve_with_derivatives(fun, params, inputs, settings, limits, state, report)
+    return solve(fun, params, inputs, settings, limits, state, report)
 
 
 _SEARCHES: dict[str, Callable[[int], LineSearch]] = {

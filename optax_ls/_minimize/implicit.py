@@ -8,7 +8,9 @@ import jax.numpy as jnp
 
 from .._core import numerics, tree
 from .._core.lbfgs.inverse_hessian import inverse_hessian
-from .programs import Inputs, Settings, evaluator, is_array, solve
+from .host import solve
+from .programs import Inputs, Settings, evaluator, is_array
+from .reporting import Reporter
 from .result import MinimizeResult
 from .state import MinimizeState
 from .termination import Limits
@@ -21,6 +23,7 @@ def solve_with_derivatives(
     settings: Settings,
     limits: Limits,
     state: Optional[MinimizeState],
+    report: Optional[Reporter],
 ) -> MinimizeResult:
     """As ``solve``; the params of the result are differentiable by the implicit function theorem.
 
@@ -29,7 +32,7 @@ def solve_with_derivatives(
     preconditioner.
     """
     frozen_fun, frozen = _frozen(fun), _frozen(inputs)
-    result = solve(frozen_fun, _frozen(params), frozen, settings, limits, _frozen(state))
+    result = solve(frozen_fun, _frozen(params), frozen, settings, limits, _frozen(state), report)
     x, dtype = result.params, result.value.dtype
 
     def gradient(parts: Any, fun: Any, inputs: Inputs) -> Any:

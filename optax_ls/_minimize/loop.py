@@ -17,7 +17,7 @@ from .history import History
 from .result import MinimizeStatus
 from .state import MinimizeState
 from .step import Point, advance, along
-from .termination import Limits
+from .termination import Limits, Pause
 
 Carry = tuple[MinimizeState, Optional[History]]
 
@@ -27,6 +27,8 @@ def run(
     evaluate: Callable[[Any], Evaluation],
     state: MinimizeState,
     limits: Limits,
+    pause: Optional[Pause],
+    begin: jax.Array,
     history: Optional[History],
     report: Optional[Callable[[MinimizeState, jax.Array, jax.Array], jax.Array]],
 ) -> tuple[MinimizeState, Optional[History]]:
@@ -37,17 +39,21 @@ def run(
         evaluate: the objective.
         state: where to begin.
         limits: when to stop.
+        pause: when to leave the loop with the status RUNNING; None for never.
+        begin: counter, the iterations before row 0 of the history.
         history: to be filled, or None.
-        report: is told of states, whether the iterate moved, and whether that was the end; it
-            returns whether to stop. None if nobody wants to know.
+        report: a function of the state, of whether the iterate moved, and of whether that was the
+            end, that returns whether to stop; None without reports.
     """
-    begin = state.num_iters
-    if history is not None:
-        history = history.record(jnp.zeros_like(begin), state.num_evals > 0, state)
 
     def is_running(carry: Carry) -> jax.Array:
         state, _ = carry
         return state.status == int(MinimizeStatus.RUNNING)
+
+    def goes_on(carry: Carry) -> jax.Array:
+        if pause is None:
+            return is_running(carry)
+        return is_running(carry) & ~pause.is_due(carry[0].num_iters, carry[0].num_evals)
 
     def body(carry: Carry) -> Carry:
         state, history = carry
@@ -55,15 +61,15 @@ def run(
         if history is not None:
             history = history.record(new.num_iters - begin, moved, new)
         if report is not None:
-            goes_on = is_running((new, history))
-            stop = report(new, moved, is_running(carry) & ~goes_on)
+            continues = is_running((new, history))
+            stop = report(new, moved, is_running(carry) & ~continues)
             code = jnp.asarray(int(MinimizeStatus.STOPPED_BY_CALLBACK), new.status.dtype)
-            new = new._replace(status=jnp.where(stop & goes_on, code, new.status))
+            new = new._replace(status=jnp.where(stop & continues, code, new.status))
         return new, history
 
     # One condition for a whole batch, so that nothing selects between carries.
     final: Carry = jax.lax.while_loop(
-        lambda carry: batching.any_element(is_running(carry)), body, (state, history)
+        lambda carry: batching.any_element(goes_on(carry)), body, (state, history)
     )
     return final
 

@@ -1,4 +1,8 @@
-"""The compiled programs of ``minimize``: one for a function, settings and shapes of arguments."""
+"""The compiled programs of ``minimize``, for a function, settings and shapes of arguments.
+
+Outside a trace the host runs the loop in slices (see ``host.py``): ``start`` makes the first state,
+``advance`` goes on from a state until a pause. Inside a trace there is one program, ``whole``.
+"""
 
 import dataclasses
 import functools
@@ -19,7 +23,7 @@ from .history import History
 from .reporting import Reporter
 from .result import MinimizeResult
 from .state import MinimizeState, init
-from .termination import Limits, status_before
+from .termination import Limits, Pause, status_before
 
 
 class Inputs(NamedTuple):
@@ -39,7 +43,6 @@ class Settings:
         has_aux: whether the function returns ``(value, aux)``.
         gives_grad: whether the function returns its gradient too.
         rows: of the history; 0 for none.
-        report: the callback and the progress bar; None without them.
         joins_leaves: whether small leaves share a vector.
     """
 
@@ -48,7 +51,6 @@ class Settings:
     has_aux: bool
     gives_grad: bool
     rows: int
-    report: Optional[Reporter]
     joins_leaves: bool
 
 
@@ -57,19 +59,153 @@ def is_array(x: Any) -> bool:
     return isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex))
 
 
+class Begun(NamedTuple):
+    """A run before its first slice.
+
+    Attributes:
+        limits: when to stop, counted from the start of this run.
+        num_iters: counter, iterations before this run.
+        state: tree, the state to go on from.
+        history: to be filled, or None.
+    """
+
+    limits: Limits
+    num_iters: jax.Array
+    state: MinimizeState
+    history: Optional[History]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Programs:
+    """The functions that are compiled for an objective.
+
+    Attributes:
+        find: returns the objective; None if its arrays are inputs.
+        settings: see :class:`Settings`.
+        structure: of the objective and its arguments.
+        others: the leaves of these that are no arrays.
+        seconds: of one evaluation, by the shapes of the inputs, where it is known.
+    """
+
+    find: Optional[Callable[[], Any]]
+    settings: Settings
+    structure: Any
+    others: tuple[Any, ...]
+    seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def start(self) -> Callable[..., Begun]:
+        """``_start``, compiled."""
+        return jax.jit(self._start)
+
+    @functools.cached_property
+    def advance(self) -> Callable[..., MinimizeResult]:
+        """``_advance``, compiled; the state and the history are donated."""
+        return jax.jit(self._advance, donate_argnums=(5, 6))
+
+    @functools.cached_property
+    def whole(self) -> Callable[..., MinimizeResult]:
+        """A run from start to end, compiled."""
+        return jax.jit(self._whole, static_argnames="report")
+
+    @functools.cached_property
+    def _evaluate(self) -> Callable[[Any, list[Any]], objective.Evaluation]:
+        """The objective; compiled, so that all that use it trace it once."""
+
+        def evaluate(params: Any, arrays: list[Any]) -> objective.Evaluation:
+            leaves = [b if a is None else a for a, b in zip(arrays, self.others, strict=True)]
+            fun, inputs = jax.tree.unflatten(self.structure, leaves)
+            fun = fun if self.find is None else self.find()
+            return evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
+
+        return jax.jit(evaluate, inline=True)
+
+    def _start(
+        self, params: Any, arrays: list[Any], limits: Limits, state: Optional[MinimizeState]
+    ) -> Begun:
+        """The state and limits of a run from params, or from an earlier state."""
+        settings, dtype = self.settings, numerics.search_dtype(params)
+        params = jax.tree.map(jnp.asarray, params)
+        aux = jax.eval_shape(self._evaluate, params, arrays).aux if settings.has_aux else None
+        if state is None:
+            state = init(settings.search, params, aux, settings.memory_size)
+        else:
+            checks.same_structure("aux of fun", aux, "state.aux", state.aux, dtypes=True)
+            limits = limits.counted_from(state.num_iters, state.num_evals)
+            state = state._replace(status=status_before(state, limits))
+        history = None
+        if settings.rows:
+            history = History.empty(settings.rows, dtype).record(
+                numerics.counter(), state.num_evals > 0, state
+            )
+        return Begun(limits, state.num_iters, state, history)
+
+    def _advance(
+        self,
+        params: Any,
+        arrays: list[Any],
+        limits: Limits,
+        begin: jax.Array,
+        pause: Optional[Pause],
+        state: MinimizeState,
+        history: Optional[History],
+        report: Optional[Callable[..., jax.Array]] = None,
+    ) -> MinimizeResult:
+        """Goes on from a state until the end or a pause; only the types of the params matter."""
+        params = jax.tree.map(jnp.asarray, params)
+        flattening = Flattening.of(params, joins=self.settings.joins_leaves)
+        evaluate = flattening.flatten_objective(
+            lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
+        )
+
+        in_loop = report and (
+            lambda state, *happened: report(flattening.unflatten_state(state), *happened)
+        )
+        state, history = loop.run(
+            self.settings.search,
+            evaluate,
+            flattening.flatten_state(state),
+            limits,
+            pause,
+            begin,
+            history,
+            in_loop,
+        )
+        best, value = loop.best(state)
+        state = flattening.unflatten_state(state)
+        return MinimizeResult(
+            params=jax.tree.map(numerics.like, flattening.unflatten(best.params), params),
+            value=value,
+            grad=tree.conj(flattening.unflatten(best.grad)),
+            aux=best.aux,
+            num_iters=state.num_iters,
+            num_evals=state.num_evals,
+            status=state.status,
+            state=state,
+            history=history,
+        )
+
+    def _whole(
+        self,
+        params: Any,
+        arrays: list[Any],
+        limits: Limits,
+        state: Optional[MinimizeState],
+        report: Optional[Reporter],
+    ) -> MinimizeResult:
+        limits, num_iters, state, history = self._start(params, arrays, limits, state)
+        in_program = None if report is None else report.in_program()
+        return self._advance(params, arrays, limits, num_iters, None, state, history, in_program)
+
+
 # Programs by function. An entry lives as long as its function: programs refer to it weakly.
-_PROGRAMS: "weakref.WeakKeyDictionary[Any, dict[Any, Any]]" = weakref.WeakKeyDictionary()
+_PROGRAMS: "weakref.WeakKeyDictionary[Any, dict[Any, Programs]]" = weakref.WeakKeyDictionary()
 
 
-def solve(
-    fun: Callable[..., Any],
-    params: Any,
-    inputs: Inputs,
-    settings: Settings,
-    limits: Limits,
-    state: Optional[MinimizeState],
-) -> MinimizeResult:
-    """Runs the compiled program, which is looked up, or compiled on the first call."""
+def look_up(
+    fun: Callable[..., Any], inputs: Inputs, settings: Settings
+) -> tuple[Programs, list[Any]]:
+    """The programs for an objective, and the arrays that are their inputs."""
     # A callable that is a tree (an Equinox module, a jax.tree_util.Partial) has arrays of its own.
     is_tree = not jax.tree_util.all_leaves([fun])
     leaves, structure = jax.tree.flatten((fun if is_tree else None, inputs))
@@ -85,71 +221,15 @@ def solve(
             owner, name, find = fun.__self__, fun.__func__, weakref.WeakMethod(fun)
         else:
             find = weakref.ref(fun)
-        programs = _PROGRAMS.setdefault(owner, {})
+        known = _PROGRAMS.setdefault(owner, {})
         key = (name, settings, structure, others)
-        program = programs.get(key)
+        programs = known.get(key)
     except TypeError:  # something has no hash or no weak reference, so no later call can find it
-        programs, key, program = {}, None, None
+        known, key, programs = {}, None, None
         find = None if is_tree else lambda: fun
-    if program is None:
-        program = jax.jit(functools.partial(_run, find, settings, structure, others))
-        programs[key] = program
-    result: MinimizeResult = program(params, arrays, limits, state)
-    return result
-
-
-def _run(
-    find: Optional[Callable[[], Any]],
-    settings: Settings,
-    structure: Any,
-    others: tuple[Any, ...],
-    params: Any,
-    arrays: list[Any],
-    limits: Limits,
-    state: Optional[MinimizeState],
-) -> MinimizeResult:
-    """The program: all that happens under jit."""
-    leaves = [b if a is None else a for a, b in zip(arrays, others, strict=True)]
-    fun, inputs = jax.tree.unflatten(structure, leaves)
-    if find is not None:
-        fun = find()
-    dtype = numerics.search_dtype(params)
-    evaluate = evaluator(fun, inputs, settings, dtype)
-    params = jax.tree.map(jnp.asarray, params)
-    flattening = Flattening.of(params, joins=settings.joins_leaves)
-    start = flattening.flatten(params)
-    evaluate, like = objective.trace(
-        flattening.flatten_objective(lambda p: evaluate(jax.tree.map(numerics.like, p, params))),
-        start,
-    )
-    if state is None:
-        state = init(settings.search, start, like.aux, settings.memory_size)
-    else:
-        checks.same_structure("aux of fun", like.aux, "state.aux", state.aux, dtypes=True)
-        limits = limits.counted_from(state.num_iters, state.num_evals)
-        state = flattening.flatten_state(state._replace(status=status_before(state, limits)))
-    history = History.empty(settings.rows, dtype) if settings.rows else None
-    report = None
-    if settings.report is not None:
-        tell = settings.report.bind()
-
-        def report(state: MinimizeState, *happened: jax.Array) -> jax.Array:
-            return tell(flattening.unflatten_state(state), *happened)
-
-    state, history = loop.run(settings.search, evaluate, state, limits, history, report)
-    best, value = loop.best(state)
-    state = flattening.unflatten_state(state)
-    return MinimizeResult(
-        params=jax.tree.map(numerics.like, flattening.unflatten(best.params), params),
-        value=value,
-        grad=tree.conj(flattening.unflatten(best.grad)),
-        aux=best.aux,
-        num_iters=state.num_iters,
-        num_evals=state.num_evals,
-        status=state.status,
-        state=state,
-        history=history,
-    )
+    if programs is None:
+        programs = known[key] = Programs(find, settings, structure, others)
+    return programs, arrays
 
 
 def evaluator(

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .result import MinimizeResult
+
 _SECONDS_BETWEEN_LINES = 0.5
 # Under vmap the callback is called for one element at a time. Older versions of JAX do that without
 # being asked.
@@ -40,7 +42,7 @@ class IterationInfo(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Reporter:
-    """Part of a compiled program: two that are equal may share one.
+    """What a run reports, and to whom.
 
     Attributes:
         callback: the user's, or None.
@@ -52,41 +54,25 @@ class Reporter:
     progress: bool
     total: Optional[int]
 
-    def bind(self) -> Callable[..., jax.Array]:
-        """The function that the loop calls with its state, and with what has happened.
+    def observer(self) -> "Observer":
+        """The observer of a run."""
+        return Observer(self.callback, _Bar(self.total) if self.progress else None)
+
+    def in_program(self) -> Callable[..., jax.Array]:
+        """The function that a loop inside a trace calls with its state and with what has happened.
 
         It returns whether to stop.
         """
-        bar = _Bar(self.total) if self.progress else None
-
-        def on_host(moved: Any, ended: Any, params: Any, *numbers: Any) -> Any:
-            if not (moved or ended):
-                return np.asarray(False)
-            num_iters, value, grad_norm, step, num_evals = (x.item() for x in numbers)
-            info = IterationInfo(num_iters, value, grad_norm, step, num_evals, params)
-            if bar is not None:
-                bar.show(info, bool(ended))
-            if self.callback is None or not moved:
-                return np.asarray(False)
-            try:
-                stop = self.callback(info) is True
-            except BaseException:
-                if bar is not None:
-                    bar.close()
-                raise
-            if stop and bar is not None and not ended:
-                bar.show(info, True)
-            return np.asarray(stop)
+        observer = self.observer()
 
         def report(state: Any, moved: jax.Array, ended: jax.Array) -> jax.Array:
             numbers = state.num_iters, state.value, state.grad_norm, state.step, state.num_evals
             params = None if self.callback is None else state.memory.params
-            wanted = jax.eval_shape(lambda: jnp.zeros((), bool))
             # Not io_callback, which a loop under vmap does not admit. This one is called each time
             # for all that: the loop cannot go on without its answer.
             stop: jax.Array = jax.pure_callback(
-                lambda *told: on_host(*jax.tree.map(np.asarray, told)),
-                wanted,
+                lambda *told: np.asarray(observer.observe(*jax.tree.map(np.asarray, told))),
+                jax.eval_shape(lambda: jnp.zeros((), bool)),
                 moved,
                 ended,
                 params,
@@ -96,6 +82,51 @@ class Reporter:
             return stop
 
         return report
+
+
+class Observer:
+    """Shows the progress of a run, or of several under vmap, and asks the user's callback."""
+
+    def __init__(
+        self, callback: Optional[Callable[[IterationInfo], Any]], bar: Optional["_Bar"]
+    ) -> None:
+        self.callback = callback
+        self.bar = bar
+
+    def observe(self, moved: Any, ended: Any, params: Any, *numbers: Any) -> bool:
+        """Takes the state after an evaluation, or after several; returns whether to stop.
+
+        Args:
+            moved: whether the iterate moved.
+            ended: whether the run has ended.
+            params: tree of NumPy arrays; None without a callback.
+            numbers: the numbers of :class:`IterationInfo`, as scalars of NumPy or JAX.
+        """
+        num_iters, value, grad_norm, step, num_evals = (x.item() for x in numbers)
+        info = IterationInfo(num_iters, value, grad_norm, step, num_evals, params)
+        if self.bar is not None and (moved or ended):
+            self.bar.show(info, bool(ended))
+        if self.callback is None or not moved:
+            return False
+        try:
+            stop = self.callback(info) is True
+        except StopIteration:
+            stop = True
+        except BaseException:
+            if self.bar is not None:
+                self.bar.close()
+            raise
+        if stop and self.bar is not None and not ended:
+            self.bar.show(info, True)
+        return stop
+
+    def observe_result(self, result: MinimizeResult, moved: bool, ended: bool) -> bool:
+        """The same for the result of a slice."""
+        params = None
+        if self.callback is not None and moved:
+            params = jax.tree.map(np.asarray, result.params)
+        numbers = result.value, result.state.grad_norm, result.state.step
+        return self.observe(moved, ended, params, result.num_iters, *numbers, result.num_evals)
 
 
 class _Bar:

@@ -344,8 +344,10 @@ def _new_direction(
         lambda: tree.where(decision.restarts, steepest_descent(iterate.params, g), downhill),
         lambda: downhill,
     )
-    due = decision.new_direction
-    return tree.where(due, new, coefficients), tree.where(due, downhill, old_direction)
+    held: tuple[Coefficients, Any] = batching.hold(
+        decision.new_direction, (new, downhill), (coefficients, old_direction)
+    )
+    return held
 
 
 def steepest_descent(params: Any, grad: Any) -> Any:

@@ -39,6 +39,17 @@ class Limits(NamedTuple):
         )
 
 
+class Pause(NamedTuple):
+    """When to leave the loop and go on later: at so many iterations or evaluations in total."""
+
+    num_iters: jax.Array
+    num_evals: jax.Array
+
+    def is_due(self, num_iters: jax.Array, num_evals: jax.Array) -> jax.Array:
+        """Whether one of the numbers is reached."""
+        return (num_iters >= self.num_iters) | (num_evals >= self.num_evals)
+
+
 class Progress(NamedTuple):
     """The progress of the values.
 

@@ -1,0 +1,145 @@
+"""Runs the compiled loop of ``minimize`` from the host, in slices.
+
+A slice is the same program with a nearer limit, and a state that goes on gives the same bits, so
+results do not depend on the slices. Between two slices Python is in charge: it serves the callback
+and the progress bar, and raises KeyboardInterrupt. Inside a trace there are no slices.
+"""
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Optional
+
+import jax
+import numpy as np
+
+from .._core import numerics
+from .programs import Inputs, Programs, Settings, look_up
+from .reporting import Reporter
+from .result import MinimizeResult, MinimizeStatus
+from .state import MinimizeState
+from .termination import Limits, Pause
+
+# How long a slice should take, in seconds, so that Ctrl-C is answered soon; and by which factor its
+# number of evaluations grows at most from one slice to the next.
+_SECONDS = 0.2
+_GROWTH = 8
+# The evaluations of each slice where several processes have to make the same slices.
+_NUM_EVALS_OF_MANY = 16
+
+
+def solve(
+    fun: Callable[..., Any],
+    params: Any,
+    inputs: Inputs,
+    settings: Settings,
+    limits: Limits,
+    state: Optional[MinimizeState],
+    report: Optional[Reporter] = None,
+) -> MinimizeResult:
+    """Runs the compiled programs, which are compiled on the first call.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C. Its attribute ``result`` is the :class:`MinimizeResult` so
+            far, unless nothing was evaluated yet.
+    """
+    programs, arrays = look_up(fun, inputs, settings)
+    if not _is_traced((params, arrays, limits, state)):
+        result = _in_slices(programs, params, arrays, limits, state, report)
+        if result is not None:
+            return result
+    return programs.whole(params, arrays, limits, state, report=report)
+
+
+def _is_traced(tree: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _in_slices(
+    programs: Programs,
+    params: Any,
+    arrays: list[Any],
+    limits: Limits,
+    state: Optional[MinimizeState],
+    report: Optional[Reporter],
+) -> Optional[MinimizeResult]:
+    """A run in slices; None if the function depends on something that is traced."""
+    counts = (0, 0) if state is None else (int(state.num_iters), int(state.num_evals))
+    limits, begin, state, history = programs.start(params, arrays, limits, state)
+    if _is_traced(begin):
+        return None
+    advance = functools.partial(programs.advance, params, arrays, limits, begin)
+    pace = Pace(programs.seconds, (params, arrays))
+    if pace.is_new:
+        # What the function closes over is constant in this trace, which the first slice uses too.
+        trace = jax.make_jaxpr(advance)(pace.next_pause(*counts, report), state, history)
+        if _is_traced(trace.consts):
+            return None
+    observer = None if report is None else report.observer()
+    slices: list[MinimizeResult] = []
+    try:
+        while True:
+            # The call itself extends the list. An interrupt between a call and an assignment would
+            # lose the state, since the one before is donated.
+            slices.extend(map(advance, [pace.next_pause(*counts, report)], [state], [history]))
+            del slices[:-1]
+            result, before = slices[0], counts
+            state, history = result.state, result.history
+            counts = int(result.num_iters), int(result.num_evals)
+            pace.observe(counts[1] - before[1])
+            ended = int(result.status) != MinimizeStatus.RUNNING
+            if observer is not None:
+                moved = counts[0] > before[0] or before[1] == 0
+                if observer.observe_result(result, moved, ended) and not ended:
+                    return _stopped(result)
+            if ended:
+                return result
+    except KeyboardInterrupt as interrupt:
+        if slices:
+            interrupt.result = slices[-1]  # type: ignore[attr-defined]
+        raise
+
+
+def _stopped(result: MinimizeResult) -> MinimizeResult:
+    """The result of a run that the callback has stopped."""
+    status = numerics.counter(int(MinimizeStatus.STOPPED_BY_CALLBACK))
+    return result._replace(status=status, state=result.state._replace(status=status))
+
+
+class Pace:
+    """Chooses the number of evaluations of each slice from the time that earlier ones took."""
+
+    def __init__(self, seconds: dict[Any, float], inputs: Any) -> None:
+        """``seconds`` remembers the time of one evaluation for the shapes of ``inputs``."""
+        self.seconds = seconds
+        self.shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(inputs))
+        self.is_new = self.shapes not in seconds
+        self.number = 0 if self.is_new else self._affordable()
+        self.begin = 0.0
+
+    def _affordable(self) -> int:
+        return max(1, int(_SECONDS / max(self.seconds[self.shapes], 1e-9)))
+
+    def next_pause(self, num_iters: int, num_evals: int, report: Optional[Reporter]) -> Pause:
+        """The totals of iterations and evaluations at which the next slice ends.
+
+        With a callback, it ends after the start and after each iteration.
+        """
+        number = self.number if jax.process_count() == 1 else _NUM_EVALS_OF_MANY
+        if report is not None and num_evals == 0:
+            number = 1
+        watched = report is not None and report.callback is not None and num_evals > 0
+        self.begin = time.perf_counter()
+        return Pause(
+            numerics.counter_on_host(num_iters + 1 if watched else sys.maxsize),
+            numerics.counter_on_host(num_evals + max(1, number)),
+        )
+
+    def observe(self, num_evals: int) -> None:
+        """Takes the time of the slice that has ended, unless it was spent on compilation."""
+        if self.number and num_evals:
+            self.seconds[self.shapes] = (time.perf_counter() - self.begin) / num_evals
+            self.number = min(self._affordable(), _GROWTH * self.number)
+        else:
+            self.number = 1
