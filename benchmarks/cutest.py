@@ -1,4 +1,4 @@
-"""Runs solvers side by side on unconstrained problems of CUTEst, and says how they did.
+"""Runs solvers side by side on problems of CUTEst, and says how they did.
 
 Run it with ``make cutest``, or with ``python -m benchmarks.cutest`` from the root of the
 repository. Results are saved as they come, so a run that was interrupted goes on where it was.
@@ -14,7 +14,7 @@ from .figures import draw_profiles
 from .records import Records, Task
 from .report import summary
 from .results import Results
-from .solvers import SOLVERS
+from .solvers import BOUNDED, SOLVERS
 from .workers import run_tasks
 
 CHOICES = [name for name in SOLVERS if name != "minimize-zero"]
@@ -27,14 +27,19 @@ def parse(arguments=None):
     add("--problems", nargs="+", metavar="NAME", help="of cutest.json, or others of sif2jax")
     add("--solvers", nargs="+", choices=CHOICES, default=CHOICES, help="default: all")
     add("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES), help="default: both")
+    add("--bounds", action="store_true", help="problems with bounds, of cutest_bounds.json")
     add("--zero-tolerances", action="store_true", help="minimize with gtol=ftol=0")
     add("--again", nargs="+", choices=CHOICES, default=[], help="solvers to run anew")
     add("--jobs", type=int, default=os.cpu_count(), help="processes; default: %(default)s")
     add("--timeout", type=float, default=900.0, help="seconds for a run; default: %(default)g")
-    add("--out", type=Path, default=Path("build/cutest"), help="default: %(default)s")
+    add("--out", type=Path, help="default: build/cutest or build/cutest-bounds")
     options = parser.parse_args(arguments)
 
-    options.problems = options.problems or list(problems.listed())
+    kind = "bounded" if options.bounds else "unconstrained"
+    options.out = options.out or Path("build/cutest-bounds" if options.bounds else "build/cutest")
+    options.problems = options.problems or list(problems.listed(kind))
+    if options.bounds:
+        options.solvers = [name for name in options.solvers if name in BOUNDED]
     options.ours = "minimize-zero" if options.zero_tolerances else "minimize"
     for field in ("solvers", "again"):
         names = getattr(options, field)

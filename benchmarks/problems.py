@@ -1,8 +1,9 @@
-"""The problems: unconstrained ones of CUTEst, in JAX, from sif2jax.
+"""The problems: unconstrained and bounded ones of CUTEst, in JAX, from sif2jax.
 
-``cutest.json`` knows of each of its problems the dimension ``n``, the value ``f0`` at the start and
-the lowest known value ``fL``, both in float64. For other problems of sif2jax ``f0`` is computed,
-and ``fL`` is what the solvers find.
+``cutest.json`` and ``cutest_bounds.json`` have for each of their problems the dimension ``n``, the
+value ``f0`` at the start, moved inside the bounds, and the lowest known value ``fL``, both in
+float64. For other problems of sif2jax ``f0`` is computed, and ``fL`` is the lowest value that the
+solvers find.
 """
 
 import json
@@ -20,14 +21,21 @@ ACCURACY = 1e-5
 
 class Problem(NamedTuple):
     objective: Callable[[Any], Any]  # of a vector of the dtype asked for
-    start: Any  # that vector
+    start: Any  # that vector, inside the bounds
+    bounds: tuple[Any, Any] | None  # two such vectors
     f0: float  # in float64
     threshold: float | None  # None if fL is not known
 
 
-def listed():
-    """The facts of ``cutest.json``: names mapped to ``n``, ``f0`` and ``fL``."""
-    return json.loads(Path(__file__).with_name("cutest.json").read_text())
+FILES = {"unconstrained": "cutest.json", "bounded": "cutest_bounds.json"}
+
+
+def listed(*kinds):
+    """The facts in the files of these kinds, or all: names mapped to ``n``, ``f0`` and ``fL``."""
+    facts = {}
+    for kind in kinds or FILES:
+        facts |= json.loads(Path(__file__).with_name(FILES[kind]).read_text())
+    return facts
 
 
 def threshold(f0, lowest):
@@ -41,9 +49,12 @@ def load(name, dtype):
 
     jax.config.update("jax_enable_x64", True)
     problem = sif2jax.cutest.get_problem(name)
-    if not isinstance(problem, sif2jax.AbstractUnconstrainedMinimisation):
-        raise ValueError(f"{name} is no unconstrained problem of sif2jax")
-    given = (problem.y0, problem.args)
+    bounded = isinstance(problem, sif2jax.AbstractBoundedMinimisation)
+    if not bounded and not isinstance(problem, sif2jax.AbstractUnconstrainedMinimisation):
+        raise ValueError(f"{name} is no unconstrained or bounded problem of sif2jax")
+    bounds = problem.bounds if bounded else None
+    y0 = jax.tree.map(jnp.clip, problem.y0, *bounds) if bounded else problem.y0
+    given = (y0, problem.args)
     facts = listed().get(name)
     if facts is None:
         f0, level = float(problem.objective(*given)), None
@@ -57,7 +68,9 @@ def load(name, dtype):
     def objective(x):
         return jnp.asarray(problem.objective(unravel(x), args)).astype(dtype).reshape(())
 
-    return Problem(objective, start, f0, level)
+    if bounded:
+        bounds = tuple(ravel_pytree(_cast(bound, dtype))[0] for bound in bounds)
+    return Problem(objective, start, bounds, f0, level)
 
 
 def _cast(leaf, dtype):

@@ -1,6 +1,6 @@
 """The solvers, each with its own defaults but for the rules: memory, limits, no tolerances.
 
-A solver is a function of a counted objective and a start. It runs until it ends by itself, or until
+A solver is a function of a counted objective, a start and bounds or None. It runs until it ends by itself, or until
 the objective stops it, and returns an ``Ended``.
 """
 
@@ -23,21 +23,22 @@ class Ended(NamedTuple):
     evals: int | None = None
 
 
-def run_minimize(fun, x, **tolerances):
+def run_minimize(fun, x, bounds, **tolerances):
     import optax_ls
 
-    result = optax_ls.minimize(fun, x, max_iters=MAX_ITERS, max_evals=MAX_EVALS, **tolerances)
+    limits = {"max_iters": MAX_ITERS, "max_evals": MAX_EVALS}
+    result = optax_ls.minimize(fun, x, bounds=bounds, **limits, **tolerances)
     jax.block_until_ready(result)
     return Ended(str(result.message), int(result.num_iters), int(result.num_evals))
 
 
-def run_minimize_zero(fun, x):
-    return run_minimize(fun, x, gtol=0, ftol=0)
+def run_minimize_zero(fun, x, bounds):
+    return run_minimize(fun, x, bounds, gtol=0, ftol=0)
 
 
-def run_scipy(fun, x):
+def run_scipy(fun, x, bounds):
     """SciPy computes in float64 whatever the dtype; only the objective sees ``x.dtype``."""
-    from scipy.optimize import minimize
+    from scipy.optimize import Bounds, minimize
 
     value_and_grad = jax.jit(jax.value_and_grad(fun))
 
@@ -53,11 +54,14 @@ def run_scipy(fun, x):
         "maxfun": MAX_EVALS,
     }
     start = np.asarray(x, np.float64)
-    result = minimize(widened, start, jac=True, method="L-BFGS-B", options=options)
+    if bounds is not None:
+        bounds = Bounds(*(np.asarray(bound, np.float64) for bound in bounds))
+    result = minimize(widened, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return Ended(str(result.message), result.nit, result.nfev)
 
 
-def run_optax(fun, x):
+def run_optax(fun, x, bounds):
+    assert bounds is None
     import optax
 
     solver = optax.lbfgs(memory_size=MEMORY)
@@ -75,12 +79,15 @@ def run_optax(fun, x):
     return Ended("iterations", MAX_ITERS)
 
 
-def run_jaxopt(fun, x):
+def run_jaxopt(fun, x, bounds):
     import jaxopt
 
-    solver = jaxopt.LBFGS(fun, tol=0.0, maxiter=MAX_ITERS, history_size=MEMORY, implicit_diff=False)
-    step = jax.jit(solver.update)
-    state = jax.block_until_ready(solver.init_state(x))
+    kind = jaxopt.LBFGS if bounds is None else jaxopt.LBFGSB
+    solver = kind(fun, tol=0.0, maxiter=MAX_ITERS, history_size=MEMORY, implicit_diff=False)
+    update = jax.jit(solver.update)
+    step = update if bounds is None else lambda x, state: update(x, state, bounds)
+    begin = (x,) if bounds is None else (x, bounds)
+    state = jax.block_until_ready(solver.init_state(*begin))
     for iteration in range(MAX_ITERS):
         if not state.error > 0:  # its own rule, which NaN ends as well
             return Ended(f"error {state.error}", iteration)
@@ -88,8 +95,9 @@ def run_jaxopt(fun, x):
     return Ended("iterations", MAX_ITERS)
 
 
-def run_optimistix(fun, x):
+def run_optimistix(fun, x, bounds):
     """A step of Optimistix is one evaluation, so it has as many steps as evaluations."""
+    assert bounds is None
     import optimistix
 
     solver = optimistix.LBFGS(rtol=0.0, atol=0.0, history_length=MEMORY)
@@ -99,6 +107,8 @@ def run_optimistix(fun, x):
     return Ended("converged" if done else "not converged", int(solution.stats["num_steps"]))
 
 
+# Those that know bounds.
+BOUNDED = ("minimize", "minimize-zero", "scipy", "jaxopt")
 SOLVERS = {
     "minimize": run_minimize,
     "minimize-zero": run_minimize_zero,

@@ -25,7 +25,8 @@ def run_task(task, timeout):
     tally = Tally(problem.threshold, MAX_EVALS, timeout)
     record = {**task._asdict(), "n": problem.start.size}
     try:
-        ended = SOLVERS[task.solver](counted(problem.objective, tally), problem.start)
+        fun = counted(problem.objective, tally)
+        ended = SOLVERS[task.solver](fun, problem.start, problem.bounds)
     except Exception as error:
         record["end"] = tally.end or "error"
         if tally.end is None:

@@ -14,6 +14,7 @@ from .._core.linesearch.backtracking import Backtracking
 from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
+from .bounds import Bounds
 from .flatten import on_one_device
 from .host import solve
 from .implicit import solve_with_derivatives
@@ -28,6 +29,7 @@ def minimize(
     fun: Callable[..., Any],
     params: Any,
     *,
+    bounds: Any = None,
     args: tuple[Any, ...] = (),
     kwargs: Optional[dict[str, Any]] = None,
     has_aux: bool = False,
@@ -151,10 +153,11 @@ def minimize(
     )
     if state is not None:
         _check_state(state, params, settings)
+    box = Bounds.of(bounds, params)
     report = _reporter(callback, progress, max_iters)
     if implicit_diff:
-        return solve_with_derivatives(fun, params, inputs, settings, limits, state, report)
-    return solve(fun, params, inputs, settings, limits, state, report)
+        return solve_with_derivatives(fun, params, inputs, settings, box, limits, state, report)
+    return solve(fun, params, inputs, settings, box, limits, state, report)
 
 
 _SEARCHES: dict[str, Callable[[int], LineSearch]] = {

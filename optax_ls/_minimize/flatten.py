@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core.objective import Evaluation
+from .bounds import Bounds
 from .state import MinimizeState
 
 # Larger leaves stay alone: two more copies of them would cost memory.
@@ -92,6 +93,21 @@ class Flattening:
                 leaves[k] = part.reshape(*leading, *self.shapes[k])
         leaves.update(zip(self._alone, flat[len(self.groups) :], strict=True))
         return jax.tree.unflatten(self.structure, [leaves[k] for k in range(len(self.shapes))])
+
+    def flatten_bounds(self, bounds: Bounds) -> Bounds:
+        """The bounds of flattened trees. Those of leaves that share a vector get their shapes."""
+        shared = {position for group in self.groups for position in group}
+
+        def full(bound: Any) -> Any:
+            leaves = [
+                jnp.broadcast_to(leaf, shape) if position in shared else leaf
+                for position, (leaf, shape) in enumerate(
+                    zip(self.structure.flatten_up_to(bound), self.shapes, strict=True)
+                )
+            ]
+            return self.flatten(jax.tree.unflatten(self.structure, leaves))
+
+        return Bounds(full(bounds.lower), full(bounds.upper))
 
     def flatten_state(self, state: MinimizeState) -> MinimizeState:
         """The state with every tree in it that is like the params flattened."""

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from .._core import numerics
+from .bounds import Bounds
 from .programs import Inputs, Programs, Settings, look_up
 from .reporting import Reporter
 from .result import MinimizeResult, MinimizeStatus
@@ -34,6 +35,7 @@ def solve(
     params: Any,
     inputs: Inputs,
     settings: Settings,
+    bounds: Optional[Bounds],
     limits: Limits,
     state: Optional[MinimizeState],
     report: Optional[Reporter] = None,
@@ -45,11 +47,11 @@ def solve(
             far, unless nothing was evaluated yet.
     """
     programs, arrays = look_up(fun, inputs, settings)
-    if not _is_traced((params, arrays, limits, state)):
-        result = _in_slices(programs, params, arrays, limits, state, report)
+    if not _is_traced((params, arrays, bounds, limits, state)):
+        result = _in_slices(programs, params, arrays, bounds, limits, state, report)
         if result is not None:
             return result
-    return programs.whole(params, arrays, limits, state, report=report)
+    return programs.whole(params, arrays, bounds, limits, state, report=report)
 
 
 def _is_traced(tree: Any) -> bool:
@@ -60,16 +62,17 @@ def _in_slices(
     programs: Programs,
     params: Any,
     arrays: list[Any],
+    bounds: Optional[Bounds],
     limits: Limits,
     state: Optional[MinimizeState],
     report: Optional[Reporter],
 ) -> Optional[MinimizeResult]:
     """A run in slices; None if the function depends on something that is traced."""
     counts = (0, 0) if state is None else (int(state.num_iters), int(state.num_evals))
-    limits, begin, state, history = programs.start(params, arrays, limits, state)
+    limits, begin, state, history = programs.start(params, arrays, bounds, limits, state)
     if _is_traced(begin):
         return None
-    advance = functools.partial(programs.advance, params, arrays, limits, begin)
+    advance = functools.partial(programs.advance, params, arrays, bounds, limits, begin)
     pace = Pace(programs.seconds, (params, arrays))
     if pace.is_new:
         # What the function closes over is constant in this trace, which the first slice uses too.

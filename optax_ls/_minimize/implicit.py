@@ -1,5 +1,6 @@
 """Derivatives of a minimum by the implicit function theorem."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 
 from .._core import numerics, tree
 from .._core.lbfgs.inverse_hessian import inverse_hessian
+from .bounds import Bounds, masked
 from .host import solve
 from .programs import Inputs, Settings, evaluator, is_array
 from .reporting import Reporter
@@ -21,6 +23,7 @@ def solve_with_derivatives(
     params: Any,
     inputs: Inputs,
     settings: Settings,
+    bounds: Optional[Bounds],
     limits: Limits,
     state: Optional[MinimizeState],
     report: Optional[Reporter],
@@ -29,18 +32,30 @@ def solve_with_derivatives(
 
     Where grad f(x, theta) = 0 defines x(theta), a change of theta moves x by - H d(grad f), with H
     the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
-    preconditioner.
+    preconditioner. With bounds this holds for the free entries; the others do not move.
     """
     frozen_fun, frozen = _frozen(fun), _frozen(inputs)
-    result = solve(frozen_fun, _frozen(params), frozen, settings, limits, _frozen(state), report)
+    result = solve(
+        frozen_fun, _frozen(params), frozen, settings, bounds, limits, _frozen(state), report
+    )
     x, dtype = result.params, result.value.dtype
+
+    def of_free(parts: Any) -> Any:
+        """Zero for the entries that are not free."""
+        return parts if bounds is None else masked(parts, bounds.free(x, result.grad))
+
+    def on_free(operator: Callable[[Any], Any], v: Any) -> Any:
+        """An operator of the free entries; the others stay as they are."""
+        inside = of_free(v)
+        return tree.add(of_free(operator(inside)), tree.sub(v, inside))
 
     def gradient(parts: Any, fun: Any, inputs: Inputs) -> Any:
         found = evaluator(fun, inputs, settings, dtype)(_joined(parts, x))
         return _parts(tree.conj(found.grad))
 
     def hessian(v: Any) -> Any:
-        return jax.jvp(lambda p: gradient(p, frozen_fun, frozen), (_parts(x),), (v,))[1]
+        of_fun = functools.partial(gradient, fun=frozen_fun, inputs=frozen)
+        return on_free(lambda v: jax.jvp(of_fun, (_parts(x),), (v,))[1], v)
 
     def solve_linear(hessian: Callable[[Any], Any], b: Any) -> Any:
         preconditioner = inverse_hessian(result)
@@ -48,12 +63,12 @@ def solve_with_derivatives(
             hessian,
             b,
             tol=float(numerics.finfo(dtype).eps) ** 0.75,
-            M=lambda v: _parts(preconditioner(_joined(v, x))),
+            M=lambda v: on_free(lambda v: _parts(preconditioner(_joined(v, x))), v),
         )
         return solution
 
     # Zero, with the derivatives of the gradient.
-    residual = gradient(_parts(x), fun, inputs)
+    residual = of_free(gradient(_parts(x), fun, inputs))
     residual = tree.sub(residual, _frozen(residual))
     step = jax.lax.custom_linear_solve(hessian, residual, solve_linear, symmetric=True)
     params = _joined(tree.sub(_parts(x), step), x)

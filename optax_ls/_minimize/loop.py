@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from .._core import batching, tree
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
+from .bounds import Bounds
 from .history import History
 from .result import MinimizeStatus
 from .state import MinimizeState
@@ -27,6 +28,7 @@ def run(
     evaluate: Callable[[Any], Evaluation],
     state: MinimizeState,
     limits: Limits,
+    bounds: Optional[Bounds],
     pause: Optional[Pause],
     begin: jax.Array,
     history: Optional[History],
@@ -39,6 +41,7 @@ def run(
         evaluate: the objective.
         state: where to begin.
         limits: when to stop.
+        bounds: of the params, or None.
         pause: when to leave the loop with the status RUNNING; None for never.
         begin: counter, the iterations before row 0 of the history.
         history: to be filled, or None.
@@ -57,7 +60,7 @@ def run(
 
     def body(carry: Carry) -> Carry:
         state, history = carry
-        new, moved = advance(search, evaluate, limits, state)
+        new, moved = advance(search, evaluate, limits, bounds, state)
         if history is not None:
             history = history.record(new.num_iters - begin, moved, new)
         if report is not None:
@@ -74,11 +77,11 @@ def run(
     return final
 
 
-def best(state: MinimizeState) -> tuple[Point, jax.Array]:
+def best(state: MinimizeState, bounds: Optional[Bounds]) -> tuple[Point, jax.Array]:
     """The lowest point known and the value there; it may be a trial of an unfinished search."""
     memory, trial = state.memory, state.best
     is_lower = ~state.fresh & (trial.step > 0) & (trial.value < state.value)
-    params = along(memory.params, trial.step, state.direction)
+    params = along(memory.params, trial.step, state.direction, bounds)
     there = Point(params, state.best_grad, state.best_aux), trial.value
     here = Point(memory.params, memory.updates, state.aux), state.value
     lowest: tuple[Point, jax.Array] = tree.where(is_lower, there, here)

@@ -18,6 +18,7 @@ import numpy as np
 from .._core import checks, numerics, objective, tree
 from .._core.linesearch.driver import LineSearch
 from . import loop
+from .bounds import Bounds
 from .flatten import Flattening
 from .history import History
 from .reporting import Reporter
@@ -101,7 +102,7 @@ class Programs:
     @functools.cached_property
     def advance(self) -> Callable[..., MinimizeResult]:
         """``_advance``, compiled; the state and the history are donated."""
-        return jax.jit(self._advance, donate_argnums=(5, 6))
+        return jax.jit(self._advance, donate_argnums=(6, 7))
 
     @functools.cached_property
     def whole(self) -> Callable[..., MinimizeResult]:
@@ -121,14 +122,20 @@ class Programs:
         return jax.jit(evaluate, inline=True)
 
     def _start(
-        self, params: Any, arrays: list[Any], limits: Limits, state: Optional[MinimizeState]
+        self,
+        params: Any,
+        arrays: list[Any],
+        bounds: Optional[Bounds],
+        limits: Limits,
+        state: Optional[MinimizeState],
     ) -> Begun:
         """The state and limits of a run from params, or from an earlier state."""
         settings, dtype = self.settings, numerics.search_dtype(params)
         params = jax.tree.map(jnp.asarray, params)
         aux = jax.eval_shape(self._evaluate, params, arrays).aux if settings.has_aux else None
         if state is None:
-            state = init(settings.search, params, aux, settings.memory_size)
+            inside = params if bounds is None else bounds.project(params)
+            state = init(settings.search, inside, aux, settings.memory_size)
         else:
             checks.same_structure("aux of fun", aux, "state.aux", state.aux, dtypes=True)
             limits = limits.counted_from(state.num_iters, state.num_evals)
@@ -144,6 +151,7 @@ class Programs:
         self,
         params: Any,
         arrays: list[Any],
+        bounds: Optional[Bounds],
         limits: Limits,
         begin: jax.Array,
         pause: Optional[Pause],
@@ -158,6 +166,7 @@ class Programs:
             lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
         )
 
+        flat_bounds = None if bounds is None else flattening.flatten_bounds(bounds)
         in_loop = report and (
             lambda state, *happened: report(flattening.unflatten_state(state), *happened)
         )
@@ -166,12 +175,13 @@ class Programs:
             evaluate,
             flattening.flatten_state(state),
             limits,
+            flat_bounds,
             pause,
             begin,
             history,
             in_loop,
         )
-        best, value = loop.best(state)
+        best, value = loop.best(state, flat_bounds)
         state = flattening.unflatten_state(state)
         return MinimizeResult(
             params=jax.tree.map(numerics.like, flattening.unflatten(best.params), params),
@@ -183,19 +193,23 @@ class Programs:
             status=state.status,
             state=state,
             history=history,
+            active=None if bounds is None else bounds.active(flattening.unflatten(best.params)),
         )
 
     def _whole(
         self,
         params: Any,
         arrays: list[Any],
+        bounds: Optional[Bounds],
         limits: Limits,
         state: Optional[MinimizeState],
         report: Optional[Reporter],
     ) -> MinimizeResult:
-        limits, num_iters, state, history = self._start(params, arrays, limits, state)
+        limits, num_iters, state, history = self._start(params, arrays, bounds, limits, state)
         in_program = None if report is None else report.in_program()
-        return self._advance(params, arrays, limits, num_iters, None, state, history, in_program)
+        return self._advance(
+            params, arrays, bounds, limits, num_iters, None, state, history, in_program
+        )
 
 
 # Programs by function. An entry lives as long as its function: programs refer to it weakly.

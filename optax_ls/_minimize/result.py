@@ -79,6 +79,8 @@ class MinimizeResult(NamedTuple):
         status: counter, a :class:`MinimizeStatus`: why it stopped.
         state: a :class:`MinimizeState`, to go on from.
         history: a :class:`History`; None unless asked for.
+        active: tree like the params of int8, -1 for entries at the lower bound, 1 for entries at
+            the upper one, else 0; None without bounds.
     """
 
     params: Any
@@ -90,6 +92,7 @@ class MinimizeResult(NamedTuple):
     status: jax.Array
     state: Any
     history: Optional[History]
+    active: Any = None
 
     @property
     def success(self) -> jax.Array:

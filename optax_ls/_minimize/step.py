@@ -12,19 +12,20 @@ sizes. ``termination.py`` decides whether that is the end.
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
 
 from .._core import batching, isolation, numerics, reductions, tree
 from .._core.lbfgs import compact, direction, scaling
-from .._core.lbfgs.compact import Coefficients
+from .._core.lbfgs.compact import Coefficients, Products
 from .._core.lbfgs.memory import row, write_rows
 from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from . import termination
+from .bounds import Bounds, Free, masked
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
 from .termination import Limits, Outcome, Progress
@@ -71,8 +72,8 @@ class Trial(NamedTuple):
         return Best(self.step, self.value, self.grad_norm)
 
 
-def along(params: Any, step: jax.Array, direction: Any) -> Any:
-    """``params + step * direction`` in the dtypes of ``params``."""
+def along(params: Any, step: jax.Array, direction: Any, bounds: Optional[Bounds] = None) -> Any:
+    """``params + step * direction`` in the dtypes of ``params``, projected onto the bounds."""
 
     def move(p: jax.Array, d: jax.Array) -> jax.Array:
         wide = jnp.promote_types(p.dtype, jnp.float32)
@@ -83,18 +84,22 @@ def along(params: Any, step: jax.Array, direction: Any) -> Any:
             moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)
         return moved.astype(p.dtype)
 
-    return jax.tree.map(move, params, direction)
+    moved = jax.tree.map(move, params, direction)
+    return moved if bounds is None else bounds.project(moved)
 
 
 def evaluate_trial(
-    search: LineSearch, evaluate: Callable[[Any], Evaluation], state: MinimizeState
+    search: LineSearch,
+    evaluate: Callable[[Any], Evaluation],
+    bounds: Optional[Bounds],
+    state: MinimizeState,
 ) -> tuple[Point, Trial]:
     """Evaluates the objective at the step that the search asks for; first of all at the start."""
     dtype, iterate = state.value.dtype, state.memory
     first_step = search.start(state.value, -jnp.ones_like(state.value), jnp.ones((), dtype)).step
     step = jnp.where(state.fresh, first_step, state.search.step).astype(dtype)
     step = jnp.where(state.num_evals == 0, 0, step)
-    params = along(iterate.params, step, state.direction)
+    params = along(iterate.params, step, state.direction, bounds)
     before = state.value, iterate.updates, state.aux
 
     def found_at(params: Any, before: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
@@ -110,12 +115,18 @@ def evaluate_trial(
         is_running, found_at, lambda _, before: before, params, before
     )
     # The maximum is NaN if any entry of the gradient or of the params is not finite.
-    with_params = jax.tree.map(lambda g, p: g + 0 * p, grad, params)
+    steepness = grad if bounds is None else bounds.projected_gradient(params, grad)
+    with_params = jax.tree.map(lambda g, p: g + 0 * p, steepness, params)
     grad_norm, size, length = reductions.maxima(
         (with_params, iterate.params, state.direction), dtype
     )
 
     grads = iterate.updates, grad
+    if bounds is not None:
+        grads = tuple(
+            masked(g, bounds.moving(p, state.direction))
+            for g, p in zip(grads, (iterate.params, params), strict=True)
+        )
     slope_init, slope = reductions.slopes(state.direction, grads, dtype)
     # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
     is_tiny = length <= numerics.finfo(dtype).eps ** 0.5 * size
@@ -258,10 +269,11 @@ def advance(
     search: LineSearch,
     evaluate: Callable[[Any], Evaluation],
     limits: Limits,
+    bounds: Optional[Bounds],
     state: MinimizeState,
 ) -> tuple[MinimizeState, jax.Array]:
     """The state after one more evaluation, and whether the iterate moved."""
-    trial_point, trial = evaluate_trial(search, evaluate, state)
+    trial_point, trial = evaluate_trial(search, evaluate, bounds, state)
     scalars = Scalars.of(state)
     searched = jax.lax.cond(  # the evaluation of the start belongs to no search
         batching.any_element(state.num_evals > 0),
@@ -270,10 +282,15 @@ def advance(
         *(scalars, trial),
     )
     decision, scalars = decide(limits, scalars, trial, searched)
-    iterate = _move_iterate(state, trial_point, decision)
+    iterate = _move_iterate(state, trial_point, decision, bounds)
     memory, best = state.memory, (state.best_grad, state.best_aux)
     best_grad, best_aux = tree.where(decision.keeps_best, (trial_point.grad, trial_point.aux), best)
 
+    free = None
+    if bounds is not None:
+        free = Free(
+            bounds.free(memory.params, memory.updates), bounds.free(iterate.params, iterate.grad)
+        )
     coefficients = memory.coefficients.without_pairs(decision.drops_pairs)
     pair = tree.sub(iterate.params, memory.params), tree.sub(iterate.grad, memory.updates)
     rows = write_rows(memory.rows, coefficients.next_slot, pair, decision.is_pair)
@@ -281,7 +298,7 @@ def advance(
         batching.any_element(decision.new_direction),
         _new_direction,
         lambda coefficients, direction, *_: (coefficients, direction),
-        *(coefficients, state.direction, rows, iterate, decision, scalars.grad_norm),
+        *(coefficients, state.direction, rows, iterate, decision, scalars.grad_norm, free),
     )
     memory = memory.with_coefficients(coefficients)._replace(
         params=iterate.params,
@@ -301,7 +318,9 @@ def advance(
     return new, decision.moves
 
 
-def _move_iterate(state: MinimizeState, trial: Point, decision: Decision) -> Point:
+def _move_iterate(
+    state: MinimizeState, trial: Point, decision: Decision, bounds: Optional[Bounds]
+) -> Point:
     """The iterate at the trial, at the best trial before, or where it was."""
     before = state.memory
 
@@ -311,7 +330,9 @@ def _move_iterate(state: MinimizeState, trial: Point, decision: Decision) -> Poi
 
     return Point(
         tree.where(
-            decision.moves, along(before.params, decision.step, state.direction), before.params
+            decision.moves,
+            along(before.params, decision.step, state.direction, bounds),
+            before.params,
         ),
         moved(before.updates, trial.grad, state.best_grad),
         moved(state.aux, trial.aux, state.best_aux),
@@ -325,15 +346,16 @@ def _new_direction(
     iterate: Point,
     decision: Decision,
     largest: jax.Array,
+    free: Optional[Free],
 ) -> tuple[Coefficients, Any]:
     """The memory with the new pair, if there is one, and minus H g where a new direction is due.
 
-    ``largest`` is the largest absolute value in the gradient.
+    ``largest`` is the largest absolute value in the gradient; ``free`` is None without bounds.
     """
-    slot, g = coefficients.next_slot, iterate.grad
-    pair = jax.tree.map(lambda stack: row(stack, slot), rows)
-    products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
-    new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
+    g = iterate.grad
+    if free is not None:
+        g = masked(g, free.now)
+    new, products, entered = _with_pair(coefficients, rows, g, decision, free)
     square, size = products.grad_square, sum(leaf.size for leaf in jax.tree.leaves(g))
     grad_norm = jnp.where(jnp.isinf(square), largest * math.sqrt(size), jnp.sqrt(square))
     gamma = scaling.for_long_steps(new, grad_norm, products.pair, entered)
@@ -344,10 +366,50 @@ def _new_direction(
         lambda: tree.where(decision.restarts, steepest_descent(iterate.params, g), downhill),
         lambda: downhill,
     )
+    if free is not None:
+        downhill = masked(downhill, free.now)
     held: tuple[Coefficients, Any] = batching.hold(
         decision.new_direction, (new, downhill), (coefficients, old_direction)
     )
     return held
+
+
+def _with_pair(
+    coefficients: Coefficients,
+    rows: direction.Rows,
+    g: Any,
+    decision: Decision,
+    free: Optional[Free],
+) -> tuple[Coefficients, Products, jax.Array]:
+    """The coefficients with the new pair, its inner products, and whether it entered.
+
+    With bounds, all inner products leave out the entries that are not free, ``g`` included.
+    """
+    slot = coefficients.next_slot
+    pair = jax.tree.map(lambda stack: row(stack, slot), rows)
+    if free is None:
+        products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
+        new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
+        return new, products, entered
+    has_changed, has_fixed = free.changes(coefficients.rho.dtype)
+    coefficients = jax.lax.cond(
+        batching.any_element(has_changed),
+        lambda: tree.where(
+            has_changed, direction.rebuilt(coefficients, rows, slot, free.now), coefficients
+        ),
+        lambda: coefficients,
+    )
+    # The values show the curvature along the whole step, not along its free part.
+    value, new_value = decision.values
+    values = value, jnp.where(has_fixed, jnp.inf, new_value)
+    pair = masked(pair[0], free.now), masked(pair[1], free.now)
+    products = direction.inner_products(coefficients, rows, slot, g, pair, values, has_changed)
+    new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
+    # A pair without curvature among the free entries may have it among others later: it is kept.
+    num_pairs = numerics.increment(coefficients.num_pairs)
+    is_kept = decision.is_pair & has_fixed
+    new = new._replace(num_pairs=jnp.where(is_kept, num_pairs, new.num_pairs))
+    return new, products, entered
 
 
 def steepest_descent(params: Any, grad: Any) -> Any:

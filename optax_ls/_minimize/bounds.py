@@ -1,0 +1,177 @@
+"""Bounds on the params: the box, its projection, and which entries are free.
+
+The iterates move along projected paths, ``P(x + step d)`` with P the projection onto the box
+(Bertsekas, Projected Newton methods for optimization problems with simple constraints, SIAM J.
+Control and Optimization 20 (1982), 221-246). An entry at a bound is fixed for an iteration if the
+gradient there points outwards. The direction is that of L-BFGS in the space of the free entries: all
+inner products of pairs leave the fixed ones out.
+"""
+
+from typing import Any, NamedTuple, Optional
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._core import checks, numerics, reductions
+
+
+class Bounds(NamedTuple):
+    """The bounds of each leaf: two trees like the params, of arrays that broadcast to its leaves."""
+
+    lower: Any
+    upper: Any
+
+    @classmethod
+    def of(cls, bounds: Any, params: Any) -> Optional["Bounds"]:
+        """The bounds that the user gave, in the dtypes of the params; None if there are none.
+
+        Raises:
+            TypeError: no pair, complex params, or bounds that are no real numbers.
+            ValueError: NaN, a lower bound above the upper one, or a shape that does not fit.
+        """
+        if bounds is None:
+            return None
+        if hasattr(bounds, "lb") and hasattr(bounds, "ub"):
+            bounds = bounds.lb, bounds.ub
+        if not isinstance(bounds, tuple) or len(bounds) != 2:
+            raise TypeError(
+                "bounds must be a tuple (lower, upper), or have lb and ub as scipy.optimize.Bounds; "
+                f"a list of pairs is not accepted, got {bounds!r}"
+            )
+        if bounds[0] is None and bounds[1] is None:
+            return None
+        given = cls(
+            _like("bounds[0]", bounds[0], params, -jnp.inf),
+            _like("bounds[1]", bounds[1], params, jnp.inf),
+        )
+        given.check(params)
+        return given
+
+    def check(self, params: Any) -> None:
+        """Raises ValueError where a lower bound is above the upper one; only of known numbers."""
+        trees = params, self.lower, self.upper
+        for (path, _), low, high in zip(
+            jax.tree_util.tree_leaves_with_path(params),
+            *map(jax.tree.leaves, trees[1:]),
+            strict=True,
+        ):
+            if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
+                continue
+            low, high = np.broadcast_arrays(np.asarray(low), np.asarray(high))
+            if np.any(low > high):
+                entry = tuple(int(i) for i in np.argwhere(low > high)[0])
+                where = checks.path_name("params", path) + "".join(f"[{i}]" for i in entry)
+                raise ValueError(
+                    f"the lower bound of {where} is above the upper bound: "
+                    f"{low[entry]} > {high[entry]}"
+                )
+
+    def project(self, params: Any) -> Any:
+        """The nearest point in the box."""
+        return jax.tree.map(
+            lambda p, low, high: jnp.minimum(jnp.maximum(p, low), high),
+            params,
+            self.lower,
+            self.upper,
+        )
+
+    def free(self, params: Any, grad: Any) -> Any:
+        """Bools: the entries that are inside the bounds, or that descent moves inside."""
+
+        def of_leaf(p: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            return ~(((p <= low) & (g >= 0)) | ((p >= high) & (g <= 0)))
+
+        return jax.tree.map(of_leaf, params, grad, self.lower, self.upper)
+
+    def moving(self, params: Any, direction: Any) -> Any:
+        """Bools: the entries of a projected path that still move at ``params``, a point of it."""
+
+        def of_leaf(p: jax.Array, d: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            return ~(((p <= low) & (d < 0)) | ((p >= high) & (d > 0)))
+
+        return jax.tree.map(of_leaf, params, direction, self.lower, self.upper)
+
+    def projected_gradient(self, params: Any, grad: Any) -> Any:
+        """``x - P(x - grad)``, zero at a minimum; not finite where the gradient is not finite."""
+
+        def of_leaf(p: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            return jnp.minimum(jnp.maximum(g, p - high), p - low) + 0 * g
+
+        return jax.tree.map(of_leaf, params, grad, self.lower, self.upper)
+
+    def active(self, params: Any) -> Any:
+        """Int8: -1 at the lower bound, 1 at the upper one, else 0."""
+
+        def of_leaf(p: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            return jnp.where(p <= low, -1, jnp.where(p >= high, 1, 0)).astype(jnp.int8)
+
+        return jax.tree.map(of_leaf, params, self.lower, self.upper)
+
+
+class Free(NamedTuple):
+    """Trees of bools: the entries that were free at an iterate, and those that are now."""
+
+    before: Any
+    now: Any
+
+    def changes(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+        """Two bools: whether the entries differ, and whether any is fixed in one of the two."""
+        differs = jax.tree.map(lambda a, b: (a != b).astype(dtype), *self)
+        is_fixed = jax.tree.map(lambda a, b: (~(a & b)).astype(dtype), *self)
+        most = reductions.maxima((differs, is_fixed), dtype)
+        return most[0] > 0, most[1] > 0
+
+
+def masked(tree: Any, mask: Any) -> Any:
+    """The tree with zeros where the mask, a tree of bools, is False."""
+    return jax.tree.map(lambda x, keep: jnp.where(keep, x, jnp.zeros_like(x)), tree, mask)
+
+
+def _like(name: str, bound: Any, params: Any, otherwise: float) -> Any:
+    """A bound, which may be a prefix of the tree of params, for each leaf in its dtype."""
+    is_leaf = lambda x: x is None  # noqa: E731
+    if jax.tree_util.all_leaves([params]) and isinstance(bound, (list, tuple)):
+        bound = np.asarray([otherwise if b is None else b for b in bound], float)
+    try:
+        full = jax.tree.map(
+            lambda b, part: jax.tree.map(lambda _: b, part), bound, params, is_leaf=is_leaf
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{name} must be None, a number, an array, or a tree of these that is a prefix of the "
+            f"tree of params: {error}"
+        ) from None
+
+    def of_leaf(path: Any, p: Any, b: Any) -> Any:
+        where = f"{name} for {checks.path_name('params', path)}"
+        p = jnp.asarray(p)
+        if jnp.iscomplexobj(p):
+            raise TypeError(f"{where}: complex params have no order, so they cannot have bounds")
+        b = otherwise if b is None else b
+        b = b if isinstance(b, jax.Array) else np.asarray(b)
+        if not any(jnp.issubdtype(b.dtype, kind) for kind in (jnp.floating, jnp.integer, bool)):
+            raise TypeError(f"{where} must be a real number or an array of these, got {b.dtype}")
+        try:
+            fits = np.broadcast_shapes(b.shape, p.shape) == p.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"{where} has shape {b.shape}, which does not broadcast to {p.shape}")
+        b = b.astype(p.dtype)
+        if not isinstance(b, jax.core.Tracer) and bool((b != b).any()):
+            raise ValueError(f"{where} is NaN in {int((b != b).sum())} entries")
+        return b if isinstance(b, jax.Array) else _without_subnormals(b, np.sign(otherwise))
+
+    return jax.tree_util.tree_map_with_path(of_leaf, params, full, is_leaf=is_leaf)
+
+
+def _without_subnormals(bound: np.ndarray, outwards: float) -> np.ndarray:
+    """The bound moved inwards to a normal number, since devices treat subnormal ones as zero.
+
+    ``outwards`` is -1 for a lower bound and 1 for an upper one.
+    """
+    tiny = numerics.finfo(bound.dtype).tiny
+    inwards = np.where(np.sign(bound) == outwards, 0, -outwards * tiny)
+    is_subnormal = (bound != 0) & (np.abs(bound) < tiny)
+    return np.where(is_subnormal, inwards, bound).astype(bound.dtype)

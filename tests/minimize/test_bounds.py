@@ -1,0 +1,291 @@
+"""Bounds: every point inside to the last bit, minima that satisfy the KKT conditions, clear errors."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bestiary import rosenbrock
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.optimize import Bounds, lsq_linear
+
+import optax_ls
+from optax_ls import MinimizeStatus
+
+LINESEARCHES = ["more_thuente", "zoom", "backtracking"]
+each_linesearch = pytest.mark.parametrize("linesearch", LINESEARCHES)
+START = np.array([-1.2, 1, -1.2, 1, 0.3, 0.4])
+
+
+def bits(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
+
+
+def assert_minimum(fun, result, lower, upper, atol):
+    """The KKT conditions: the gradient is zero inside, and points outwards at a bound."""
+    x = np.asarray(result.params)
+    grad = np.asarray(jax.grad(fun)(result.params))
+    assert np.all((lower <= x) & (x <= upper))
+    np.testing.assert_allclose(np.where((x > lower) & (x < upper), grad, 0), 0, atol=atol)
+    assert np.all(np.where(x == lower, grad, 0) >= -atol) or np.all(lower == upper)
+    assert np.all(np.where((x == upper) & (lower < upper), grad, 0) <= atol)
+    np.testing.assert_array_equal(
+        result.active, np.where(x <= lower, -1, np.where(x >= upper, 1, 0))
+    )
+
+
+# Minima.
+
+
+@pytest.fixture(autouse=True)
+def _x64(x64):
+    """All tests here run with 64 bits and without, unless they choose."""
+
+
+@each_linesearch
+def test_bounded_rosenbrock(linesearch):
+    lower, upper = np.full(6, -0.5), np.array([0.5, 0.5, 2, 0.5, 0.5, 0.5])
+    result = optax_ls.minimize(
+        rosenbrock, jnp.asarray(START), bounds=(lower, upper), linesearch=linesearch, gtol=1e-4
+    )
+    assert result.success
+    assert_minimum(rosenbrock, result, lower, upper, atol=1e-3)
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("seed", range(3))
+def test_non_negative_least_squares_agree_with_scipy(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(60, 40)), rng.normal(size=60)
+    result = optax_ls.minimize(residuals, np.zeros(40), args=(a, b), bounds=(0, None))
+    wanted = lsq_linear(a, b, (0, np.inf), tol=1e-14)
+    np.testing.assert_allclose(result.value, wanted.cost, rtol=1e-9)
+    np.testing.assert_allclose(result.params, wanted.x, atol=1e-6)
+
+
+def residuals(x, a, b):
+    return jnp.sum((a @ x - b) ** 2) / 2
+
+
+def dense_active_set(q, c, lower, upper):
+    """The minimum of x'qx/2 + c'x in a box, by trying all sets of active bounds."""
+    best, size = None, len(c)
+    for code in range(3**size):
+        at = np.array([code // 3**k % 3 for k in range(size)])
+        x = np.where(at == 1, lower, np.where(at == 2, upper, 0.0))
+        free = at == 0
+        x[free] = np.linalg.solve(q[np.ix_(free, free)], -(c + q @ x)[free])
+        if np.all((x >= lower - 1e-12) & (x <= upper + 1e-12)):
+            value = x @ q @ x / 2 + c @ x
+            best = value if best is None else min(best, value)
+    return best
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("seed", range(4))
+def test_box_constrained_quadratics_agree_with_a_dense_active_set(seed):
+    rng = np.random.default_rng(seed)
+    half = rng.normal(size=(5, 5))
+    q, c = half @ half.T + 0.1 * np.eye(5), 3 * rng.normal(size=5)
+    lower, upper = -rng.uniform(0, 1, 5), rng.uniform(0, 1, 5)
+    result = optax_ls.minimize(quadratic, np.zeros(5), args=(q, c), bounds=(lower, upper))
+    np.testing.assert_allclose(result.value, dense_active_set(q, c, lower, upper), rtol=1e-8)
+
+
+def quadratic(x, q, c):
+    return x @ q @ x / 2 + c @ x
+
+
+def test_a_function_that_only_a_bound_keeps_from_falling_without_end():
+    result = optax_ls.minimize(jnp.sum, jnp.ones(3), bounds=(-2.0, None))
+    assert result.status == MinimizeStatus.GRADIENT_SMALL
+    np.testing.assert_array_equal(result.params, -2.0)
+    np.testing.assert_array_equal(result.grad, 1.0)
+
+
+def test_a_wall_of_nan_inside_the_box():
+    fun = lambda x: jnp.where(x[0] > 0.5, jnp.nan, -x[0]) + x[1] ** 2  # noqa: E731
+    result = optax_ls.minimize(fun, jnp.array([0.0, 1.0]), bounds=(-1, 1))
+    assert np.isfinite(result.value)
+    assert result.value < -0.45
+
+
+# Inside, to the last bit.
+
+ends = st.floats(-1e6, 1e6, width=32) | st.sampled_from(
+    [-np.inf, np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e38, -1e38, 0.1, -0.1]
+)
+
+
+@functools.cache
+def watched():
+    """A compiled run whose objective notes where it is evaluated."""
+    seen = []
+
+    def fun(x):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), x)
+        return jnp.sum((x - jnp.array([1.0, -2.0, 3.0, 0.5], x.dtype)) ** 2 * jnp.arange(1.0, 5))
+
+    return fun, seen
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(ends, ends), min_size=4, max_size=4), st.integers(0, 2**31))
+def test_every_evaluation_and_result_is_inside(pairs, seed):
+    lower, upper = (np.array(x, "float32") for x in zip(*map(sorted, pairs), strict=True))
+    assume(np.all((lower < upper) | (lower == 0) | (np.abs(lower) > 1e-37)))
+    fun, seen = watched()
+    seen.clear()
+    start = 3 * np.random.default_rng(seed).normal(size=4).astype("float32")
+    result = optax_ls.minimize(fun, start, bounds=(lower, upper), max_iters=30, memory_size=3)
+    jax.effects_barrier()
+    for x in [*seen, np.asarray(result.params)]:
+        assert np.all((lower <= x) & (x <= upper))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_entries_with_equal_bounds_are_fixed(dtype):
+    at = jnp.asarray(0.1, dtype)
+    result = optax_ls.minimize(
+        lambda x: jnp.sum((x - 1) ** 2),
+        jnp.zeros(3, dtype),
+        bounds=([at, -1, -1], [at, 5, 0.5]),
+    )
+    assert result.params[0] == at
+    assert result.params[2] == jnp.asarray(0.5, dtype)
+    np.testing.assert_allclose(np.asarray(result.params[1], float), 1, rtol=1e-2)
+
+
+def test_a_start_outside_is_moved_inside():
+    result = optax_ls.minimize(rosenbrock, jnp.full(6, 7.0), bounds=(-1, 0.5), max_iters=0)
+    np.testing.assert_array_equal(result.params, 0.5)
+
+
+# Ways to give bounds.
+
+WAYS = {
+    "numbers": (0.0, 0.5),
+    "one-sided": (None, 0.5),
+    "infinite": (-np.inf, 0.5),
+    "arrays": (np.zeros(6), np.full(6, 0.5)),
+    "scipy": Bounds(np.zeros(6), np.full(6, 0.5)),
+    "lists": ([0, None, 0, 0, 0, 0], [0.5] * 6),
+}
+
+
+@pytest.mark.parametrize("bounds", WAYS.values(), ids=WAYS)
+def test_ways_to_give_bounds(bounds):
+    result = optax_ls.minimize(lambda x: jnp.sum((x - 1) ** 2), jnp.zeros(6), bounds=bounds)
+    np.testing.assert_array_equal(result.params, 0.5)
+    np.testing.assert_array_equal(result.active, 1)
+
+
+def test_bounds_are_a_prefix_of_the_tree_of_params():
+    params = {"a": {"b": jnp.zeros(2), "c": jnp.zeros((2, 3))}, "d": jnp.zeros(())}
+    upper = {"a": {"b": np.array([0.1, 9.0], "float32"), "c": np.float32(0.2)}, "d": None}
+    fun = lambda p: sum(jnp.sum((leaf - 1) ** 2) for leaf in jax.tree.leaves(p))  # noqa: E731
+    result = optax_ls.minimize(fun, params, bounds=({"a": -1, "d": None}, upper))
+    assert result.params["a"]["b"][0] == jnp.asarray(0.1, "float32")
+    assert np.all(result.params["a"]["c"] == jnp.asarray(0.2, "float32"))
+    np.testing.assert_allclose(result.params["d"], 1, rtol=1e-5)
+    assert jax.tree.structure(result.active) == jax.tree.structure(params)
+
+
+REFUSED = {
+    "above": ((0, [1, 1, -1, 1, 1, 1]), ValueError, r"lower bound of params\[2\] is above.*0.*-1"),
+    "nan": (([0, np.nan, 0, 0, 0, 0], None), ValueError, r"bounds\[0\].*NaN"),
+    "shape": ((np.zeros(5), None), ValueError, r"shape \(5,\).*\(6,\)"),
+    "text": (("a", None), TypeError, r"bounds\[0\]"),
+    "one": (3.0, TypeError, "tuple"),
+    "pairs": ([(0, 1)] * 6, TypeError, "list of pairs"),
+    "two pairs": ([(0, 1)] * 2, TypeError, "list of pairs"),
+    "tree": (({"a": 0}, None), ValueError, "prefix"),
+}
+
+
+@pytest.mark.parametrize("bounds, kind, text", REFUSED.values(), ids=REFUSED)
+def test_bad_bounds_are_refused(bounds, kind, text):
+    with pytest.raises(kind, match=text):
+        optax_ls.minimize(rosenbrock, jnp.asarray(START), bounds=bounds)
+
+
+def test_complex_params_have_no_bounds():
+    with pytest.raises(TypeError, match="complex"):
+        optax_ls.minimize(lambda z: jnp.sum(jnp.abs(z) ** 2), jnp.ones(2, complex), bounds=(0, 1))
+
+
+# Settings and transformations.
+
+
+def test_bounds_that_are_not_active_change_no_iterate():
+    free = optax_ls.minimize(rosenbrock, jnp.asarray(START), history=True, max_iters=40)
+    boxed = optax_ls.minimize(
+        rosenbrock, jnp.asarray(START), history=True, max_iters=40, bounds=(-1e3, 1e3)
+    )
+    np.testing.assert_array_equal(boxed.history.num_evals, free.history.num_evals)
+    np.testing.assert_allclose(boxed.params, free.params, rtol=1e-4)
+
+
+@each_linesearch
+@pytest.mark.parametrize("first", [1, 2, 5, 9])
+def test_two_parts_give_the_bits_of_the_whole(linesearch, first):
+    run = functools.partial(
+        optax_ls.minimize, rosenbrock, jnp.asarray(START), bounds=(-0.5, 0.5), memory_size=3
+    )
+    begun = run(linesearch=linesearch, max_evals=first)
+    resumed = run(linesearch=linesearch, max_evals=14 - first, state=begun.state)
+    assert bits(resumed) == bits(run(linesearch=linesearch, max_evals=14))
+
+
+def test_other_bounds_compile_nothing():
+    calls = []
+
+    def fun(x):
+        calls.append(1)
+        return jnp.sum((x - 1) ** 2)
+
+    for high in (0.5, 0.25):
+        result = optax_ls.minimize(fun, jnp.zeros(3), bounds=(np.zeros(3), np.full(3, high)))
+        np.testing.assert_array_equal(result.params, high)
+    assert len(calls) == 1
+
+
+def test_each_element_of_a_batch_has_its_own_bounds():
+    def run(low, high):
+        return optax_ls.minimize(rosenbrock, jnp.asarray(START), bounds=(low, high))
+
+    lows, highs = jnp.array([-1.0, 0.0, 0.5, -3.0]), jnp.array([0.5, 0.25, 0.5, 3.0])
+    results = jax.jit(jax.vmap(run))(lows, highs)
+    for k in range(4):
+        alone = run(lows[k], highs[k])
+        np.testing.assert_allclose(results.params[k], alone.params, atol=2e-3)
+        assert np.all((results.params[k] >= lows[k]) & (results.params[k] <= highs[k]))
+
+
+def test_callback_sees_points_inside():
+    seen = []
+    optax_ls.minimize(
+        rosenbrock, jnp.full(6, 9.0), bounds=(-0.5, 0.5), callback=lambda i: seen.append(i.params)
+    )
+    assert len(seen) > 2
+    assert all(np.all(np.abs(x) <= 0.5) for x in seen)
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+def test_derivatives_of_a_bounded_minimum():
+    q = np.array([[2.0, 0.5, 0.2], [0.5, 1.0, 0.1], [0.2, 0.1, 3.0]])
+
+    def minimum(c):
+        return optax_ls.minimize(
+            quadratic, jnp.zeros(3), args=(q, c), bounds=(0, None), implicit_diff=True
+        ).params
+
+    c = jnp.array([-1.0, 2.0, -3.0])  # the second entry stays at its bound
+    free = np.array([True, False, True])
+    wanted = np.zeros((3, 3))
+    wanted[np.ix_(free, free)] = -np.linalg.inv(q[np.ix_(free, free)])
+    np.testing.assert_allclose(jax.jacobian(minimum)(c), wanted, atol=1e-7)
+    np.testing.assert_allclose(jax.jacfwd(minimum)(c), wanted, atol=1e-7)
