@@ -289,7 +289,9 @@ def advance(
     free = None
     if bounds is not None:
         free = Free(
-            bounds.free(memory.params, memory.updates), bounds.free(iterate.params, iterate.grad)
+            bounds.free(memory.params, memory.updates),
+            bounds.free(iterate.params, iterate.grad),
+            bounds.is_box,
         )
     coefficients = memory.coefficients.without_pairs(decision.drops_pairs)
     pair = tree.sub(iterate.params, memory.params), tree.sub(iterate.grad, memory.updates)
@@ -359,6 +361,8 @@ def _new_direction(
     square, size = products.grad_square, sum(leaf.size for leaf in jax.tree.leaves(g))
     grad_norm = jnp.where(jnp.isinf(square), largest * math.sqrt(size), jnp.sqrt(square))
     gamma = scaling.for_long_steps(new, grad_norm, products.pair, entered)
+    if free is not None:
+        gamma = jnp.where(~jnp.any(new.in_use) & free.is_box, 1, gamma)
     factors = gamma, *compact.apply(new, gamma, products.s_g, products.y_g)
     downhill = direction.combine(rows, g, *(-x for x in factors))
     downhill = jax.lax.cond(
