@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "__init__": TOP - {"_tools"},
     "__main__": {"_tools"},
 }
-ONLY_IN_FUNCTIONS = {"tqdm", "matplotlib"}  # extras, which may be absent
+# Packages that may be absent: extras are imported in functions, types only by type checkers.
+DEFERRED = {"tqdm", "matplotlib", "typing_extensions"}
 TYPE_ALIASES = {"OptState", "Params", "ScalarOrSchedule", "Schedule", "Updates"}
 CLASSES_AND_FUNCTIONS = [
     name
@@ -49,14 +50,17 @@ NAMED_TUPLES = [
 # The direction of imports.
 
 
-def imports(node, in_function=False):
-    """Every import statement below a node, and whether it is inside a function."""
+def imports(node, deferred=False):
+    """Every import statement below a node, and whether importing the module does not run it."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield child, in_function
+            yield child, deferred
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            yield from imports(ast.Module(child.body), True)
+            yield from imports(ast.Module(child.orelse), deferred)
         else:
             is_function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
-            yield from imports(child, in_function or is_function)
+            yield from imports(child, deferred or is_function)
 
 
 def inside(name, source):
@@ -70,12 +74,12 @@ def inside(name, source):
 
 
 def outside(source):
-    """The packages that absolute imports name, and whether each is imported in a function."""
-    for node, in_function in imports(ast.parse(source)):
+    """The packages that absolute imports name, and whether each import is deferred."""
+    for node, deferred in imports(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], in_function) for alias in node.names)
+            yield from ((alias.name.partition(".")[0], deferred) for alias in node.names)
         elif not node.level:
-            yield node.module.partition(".")[0], in_function
+            yield node.module.partition(".")[0], deferred
 
 
 def test_every_module_at_the_top_has_a_rule():
@@ -93,8 +97,8 @@ def test_imports_go_one_way(name):
 def test_absolute_imports_are_of_dependencies_and_the_standard_library(name):
     found = set(outside(MODULES[name].read_text()))
     allowed = {*sys.stdlib_module_names, *REQUIRES}
-    assert {x for x, in_function in found if not in_function} - allowed == set()
-    assert {x for x, in_function in found if in_function} - allowed - ONLY_IN_FUNCTIONS == set()
+    assert {x for x, deferred in found if not deferred} - allowed == set()
+    assert {x for x, deferred in found if deferred} - allowed - DEFERRED == set()
 
 
 @pytest.mark.parametrize(
@@ -120,9 +124,11 @@ def test_check_resolves_relative_imports(statement, found):
         ("from jax.sharding import Mesh", ("jax", False)),
         ("class A:\n    import tqdm", ("tqdm", False)),
         ("def f():\n    import tqdm", ("tqdm", True)),
+        ("if TYPE_CHECKING:\n    import tqdm", ("tqdm", True)),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import tqdm", ("tqdm", False)),
     ],
 )
-def test_check_tells_imports_in_functions_apart(statement, found):
+def test_check_recognises_deferred_imports(statement, found):
     assert list(outside(statement)) == [found]
 
 

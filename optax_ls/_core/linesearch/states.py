@@ -6,9 +6,7 @@ update led to.
 
 from typing import Any, NamedTuple, Optional
 
-import chex
-
-from ..types import Updates
+from ..types import Counter, Flag, Scalar, Updates
 
 
 class LinesearchInfo(NamedTuple):
@@ -22,10 +20,10 @@ class LinesearchInfo(NamedTuple):
         curvature_error: the same for small curvature.
     """
 
-    failed: chex.Numeric
-    num_linesearch_steps: Optional[chex.Numeric]
-    decrease_error: Optional[chex.Numeric]
-    curvature_error: Optional[chex.Numeric]
+    failed: Flag
+    num_linesearch_steps: Optional[Counter]
+    decrease_error: Optional[Scalar]
+    curvature_error: Optional[Scalar]
 
 
 class ScaleByLinesearchState(NamedTuple):
@@ -40,8 +38,8 @@ class ScaleByLinesearchState(NamedTuple):
         aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
     """
 
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Optional[Updates]
     info: LinesearchInfo
     aux: Any = None
@@ -56,8 +54,8 @@ class BacktrackingLinesearchInfo(NamedTuple):
             missed; 0 for a search that succeeded, infinite before the first.
     """
 
-    num_linesearch_steps: chex.Numeric
-    decrease_error: chex.Numeric
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
@@ -72,8 +70,8 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
         aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
     """
 
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Optional[Updates]
     info: BacktrackingLinesearchInfo
     aux: Any = None
@@ -92,9 +90,9 @@ class ZoomLinesearchInfo(NamedTuple):
         curvature_error: the same for small curvature.
     """
 
-    num_linesearch_steps: chex.Numeric
-    decrease_error: chex.Numeric
-    curvature_error: chex.Numeric
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
+    curvature_error: Scalar
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
@@ -108,8 +106,8 @@ class ScaleByZoomLinesearchState(NamedTuple):
         aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
     """
 
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Updates
     info: ZoomLinesearchInfo
     aux: Any = None
@@ -125,9 +123,9 @@ class MoreThuenteLinesearchInfo(NamedTuple):
         curvature_error: the same for small curvature.
     """
 
-    num_linesearch_steps: chex.Numeric
-    decrease_error: chex.Numeric
-    curvature_error: chex.Numeric
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
+    curvature_error: Scalar
 
 
 class ScaleByMoreThuenteLinesearchState(NamedTuple):
@@ -141,8 +139,8 @@ class ScaleByMoreThuenteLinesearchState(NamedTuple):
         aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
     """
 
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Updates
     info: MoreThuenteLinesearchInfo
     aux: Any = None
