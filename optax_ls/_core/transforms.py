@@ -4,6 +4,7 @@ The signature of ``update``, not the class of the pair, decides whether it is gi
 so the transformations of Optax and of other packages work in :func:`chain` as they are.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Optional
@@ -121,9 +122,18 @@ def chain(*args: Any) -> GradientTransformationExtraArgs[tuple[Any, ...]]:
     return GradientTransformationExtraArgs(init, update)
 
 
-def _init_empty(params: Params) -> EmptyState:
-    del params
-    return EmptyState()
+def _stateless(transform: Callable[[Updates], Updates]) -> GradientTransformation[EmptyState]:
+    def init(params: Params) -> EmptyState:
+        del params
+        return EmptyState()
+
+    def update(
+        updates: Updates, state: EmptyState, params: Optional[Params] = None
+    ) -> tuple[Updates, EmptyState]:
+        del params
+        return transform(updates), state
+
+    return GradientTransformation(init, update)
 
 
 def identity() -> GradientTransformation[EmptyState]:
@@ -134,14 +144,7 @@ def identity() -> GradientTransformation[EmptyState]:
         >>> optax_ls.identity().update(3.0, optax_ls.EmptyState())
         (3.0, EmptyState())
     """
-
-    def update(
-        updates: Tree, state: EmptyState, params: Optional[Params] = None
-    ) -> tuple[Tree, EmptyState]:
-        del params
-        return updates, state
-
-    return GradientTransformation(_init_empty, update)
+    return _stateless(lambda updates: updates)
 
 
 def scale(step_size: chex.Numeric) -> GradientTransformation[EmptyState]:
@@ -155,14 +158,7 @@ def scale(step_size: chex.Numeric) -> GradientTransformation[EmptyState]:
         >>> optax_ls.scale(-0.5).update(jnp.array([2.0]), optax_ls.EmptyState())[0]
         Array([-1.], dtype=float32)
     """
-
-    def update(
-        updates: Tree, state: EmptyState, params: Optional[Params] = None
-    ) -> tuple[Tree, EmptyState]:
-        del params
-        return _scaled(step_size, updates), state
-
-    return GradientTransformation(_init_empty, update)
+    return _stateless(functools.partial(_scaled, step_size))
 
 
 def _scaled(factor: chex.Numeric, updates: Tree) -> Tree:

@@ -34,7 +34,7 @@ class ScaleByLinesearchState(NamedTuple):
         value: scalar of the search dtype, the objective there; infinite before the first search.
         grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
             ``store_grad``.
-        info: see :class:`LinesearchInfo`.
+        info: the report of the last search, such as a :class:`LinesearchInfo`.
         aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
     """
 
@@ -59,16 +59,7 @@ class BacktrackingLinesearchInfo(NamedTuple):
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """State of :func:`scale_by_backtracking_linesearch`.
-
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
-            ``store_grad``.
-        info: see :class:`BacktrackingLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
+    """State of :func:`scale_by_backtracking_linesearch`; see :class:`ScaleByLinesearchState`."""
 
     learning_rate: Scalar
     value: Scalar
@@ -96,15 +87,7 @@ class ZoomLinesearchInfo(NamedTuple):
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """State of :func:`scale_by_zoom_linesearch`.
-
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
-        info: see :class:`ZoomLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
+    """State of :func:`scale_by_zoom_linesearch`; see :class:`ScaleByLinesearchState`."""
 
     learning_rate: Scalar
     value: Scalar
@@ -114,14 +97,7 @@ class ScaleByZoomLinesearchState(NamedTuple):
 
 
 class MoreThuenteLinesearchInfo(NamedTuple):
-    """A report of the last More-Thuente search; see :class:`ZoomLinesearchInfo`.
-
-    Attributes:
-        num_linesearch_steps: counter, steps tried.
-        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
-            missed; 0 if it was met, infinite before the first search.
-        curvature_error: the same for small curvature.
-    """
+    """A report of the last More-Thuente search; see :class:`ZoomLinesearchInfo`."""
 
     num_linesearch_steps: Counter
     decrease_error: Scalar
@@ -129,15 +105,7 @@ class MoreThuenteLinesearchInfo(NamedTuple):
 
 
 class ScaleByMoreThuenteLinesearchState(NamedTuple):
-    """State of :func:`scale_by_more_thuente_linesearch`.
-
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
-        info: see :class:`MoreThuenteLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
+    """State of :func:`scale_by_more_thuente_linesearch`; see :class:`ScaleByLinesearchState`."""
 
     learning_rate: Scalar
     value: Scalar
