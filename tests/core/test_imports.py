@@ -259,3 +259,24 @@ def test_pickle_of_a_public_named_tuple_names_the_root_package(name):
 )
 def test_pickled_state_of_a_solver_names_only_the_root_package(solver):
     assert modules_in_pickle(solver.init(jnp.zeros(3))) == {"optax_ls"}
+
+
+def fourth_power(x):
+    return jnp.sum((x - jnp.arange(3)) ** 4)
+
+
+@pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking"])
+def test_pickled_result_of_minimize_names_only_the_root_package(search):
+    result = optax_ls.minimize(fourth_power, jnp.zeros(3), linesearch=search, history=True)
+    assert modules_in_pickle(result) == {"optax_ls"}
+
+
+@pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking"])
+def test_minimize_resumes_from_a_pickled_state(search):
+    start = jnp.zeros(3)
+    first = optax_ls.minimize(fourth_power, start, linesearch=search, max_iters=3)
+    restored = pickle.loads(pickle.dumps(first.state))
+    resumed = optax_ls.minimize(fourth_power, start, linesearch=search, state=restored)
+    whole = optax_ls.minimize(fourth_power, start, linesearch=search)
+    assert resumed.num_evals == whole.num_evals
+    assert (resumed.params == whole.params).all()
