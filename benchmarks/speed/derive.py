@@ -78,6 +78,6 @@ def compile_seconds(solver):
     return statistics.median(sums)
 
 
-def lanes_seconds(record):
+def batch_seconds(record):
     """The median time of each solver for all its problems."""
     return {name: statistics.median(each["seconds"]) for name, each in record["solvers"].items()}

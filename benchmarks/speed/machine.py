@@ -16,7 +16,7 @@ def versions():
 
 
 def machine():
-    """CPU, cores, caches and memory, as far as the system tells."""
+    """CPU, cores, caches and memory, as far as the system reports them."""
     found = {"CPU": _model(), "cores": os.cpu_count()}
     found.update(_caches(Path("/sys/devices/system/cpu/cpu0/cache")))
     try:

@@ -132,7 +132,7 @@ def test_check_recognises_deferred_imports(statement, found):
     assert list(outside(statement)) == [found]
 
 
-# The core by itself.
+# The core alone.
 
 ALONE = """
 import functools, json, sys

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "collectives.py"
 
 MANY = pytest.param(50, 1, marks=pytest.mark.slow)
 LEAVES_AND_MEMORY = [(1, 2), (1, 20), MANY]
-# Collectives are settled before machine code is made.
+# The compiler chooses the collectives before it makes machine code.
 NEVER_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 PROGRAM = """\

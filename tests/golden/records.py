@@ -55,7 +55,7 @@ def made_by():
 
 
 def cpu_flags():
-    """What the processor can do, where Linux tells."""
+    """The features of the processor, on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -96,7 +96,7 @@ def short_digest(path=FILE):
 
 
 def short_digest_of_bits(runs):
-    """Twelve digits that are the same for the same bits, whatever made them."""
+    """Twelve digits that are the same for the same bits, on every machine."""
     return hashlib.sha256(encoded({}, dict(sorted(runs.items()))).encode()).hexdigest()[:12]
 
 

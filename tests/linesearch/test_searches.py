@@ -57,7 +57,7 @@ def uphill(x):
 
 
 def broken(x, limit, there):
-    """A parabola that turns into something else beyond a limit."""
+    """A parabola that becomes another function beyond a limit."""
     return jnp.where(x > limit, there, parabola(x))
 
 
