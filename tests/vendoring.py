@@ -62,7 +62,7 @@ def run(capsys):
 
 @pytest.fixture
 def target(tmp_path):
-    """Where a small tree stands, version 1."""
+    """The folder of a small tree, version 1."""
     put(small_tree("1"), tmp_path / "lib" / "optax_ls")
     return tmp_path / "lib" / "optax_ls"
 

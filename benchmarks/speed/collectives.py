@@ -55,7 +55,7 @@ def collectives(quick, log):
 
 
 def _count(loop, leaves, curvatures):
-    """What was run from the shorter run to the longer, and what stands in the program."""
+    """The collectives that only the longer run executes, and those in the program."""
 
     @jax.jit
     def program(leaves, curvatures, length):

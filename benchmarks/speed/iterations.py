@@ -49,7 +49,7 @@ def _small(sizes, log):
 
 
 def _times(n):
-    """How often to run a loop in one program, so that the way into it and out does not count."""
+    """The number of loops in one program, so that the cost of calling the program is small."""
     return max(1, min(100, 2**18 // n))
 
 

@@ -1,4 +1,4 @@
-"""What the numbers depend on: versions, and the machine, by its parts and not by its name."""
+"""The versions and the machine, described by its parts and not by its name."""
 
 import os
 import platform

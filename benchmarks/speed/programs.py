@@ -32,7 +32,7 @@ class Network:
 
     @staticmethod
     def copies(text):
-        """How many evaluations stand in the text of a lowered program."""
+        """The number of evaluations in the text of a lowered program."""
         return len(re.findall(r"\bchlo\.sinh\b", text))
 
 

@@ -1,4 +1,4 @@
-"""What ``info`` prints."""
+"""The output of ``info``."""
 
 import importlib.metadata
 import json

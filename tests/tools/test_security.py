@@ -19,7 +19,7 @@ UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "runpy",
 
 
 def forbidden(tree):
-    """What runs code that is not written in the file, as (name, line)."""
+    """The calls that run code from outside the file, as (name, line)."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             plain = isinstance(node.func, ast.Name)

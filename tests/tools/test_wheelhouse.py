@@ -1,4 +1,4 @@
-"""What a wheelhouse holds, and that its installer refuses all that is not as it was packed."""
+"""The contents of a wheelhouse; its installer refuses every file that was changed."""
 
 import errno
 import os
