@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import DTypeLike
 
 from . import batching, numerics
@@ -163,9 +163,11 @@ def _in_one_exchange(
     def in_one(*flat: jax.Array) -> jax.Array:
         return _concatenated(plain(*flat))
 
-    def partition(mesh: Any, shapes: Any, result: Any) -> Any:
+    def partition(
+        mesh: Mesh, shapes: Sequence[jax.ShapeDtypeStruct], result: jax.ShapeDtypeStruct
+    ) -> tuple[Any, ...]:
         everywhere = _on_all_devices(shapes[-1])
-        shardings: list[Any] = []
+        shardings: list[Sharding] = []
         copies = []
         for group in _regrouped(shapes, sizes):
             if _have_same_shards(group):
@@ -215,7 +217,7 @@ def _rule(shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> str:
     return f"{', '.join(texts)} -> {next(names)}"
 
 
-def _on_all_devices(array: Any) -> NamedSharding:
+def _on_all_devices(array: jax.ShapeDtypeStruct) -> NamedSharding:
     """The sharding with a copy on each device of ``array``, on a mesh of one axis."""
     # A shape that every sharding over these devices divides evenly.
     shape = tuple(n * len(array.sharding.device_set) for n in array.shape)
@@ -223,7 +225,9 @@ def _on_all_devices(array: Any) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())  # type: ignore[no-untyped-call]
 
 
-def _shards(array: Any, ndim: int) -> dict[jax.Device, tuple[tuple[int, ...], ...]]:
+def _shards(
+    array: jax.ShapeDtypeStruct, ndim: int
+) -> dict[jax.Device, tuple[tuple[int, int, int], ...]]:
     """The ranges of the last axes that each device has; empty if other axes are sharded."""
     leading = len(array.shape) - ndim
     shards = {}
@@ -235,7 +239,7 @@ def _shards(array: Any, ndim: int) -> dict[jax.Device, tuple[tuple[int, ...], ..
     return shards
 
 
-def _have_same_shards(group: Sequence[Any]) -> bool:
+def _have_same_shards(group: Sequence[jax.ShapeDtypeStruct]) -> bool:
     """True if each device has the same entries of all arrays, and all shards have one size."""
     last = group[-1]
     try:
@@ -246,7 +250,7 @@ def _have_same_shards(group: Sequence[Any]) -> bool:
         return False
 
 
-def _copies(array: Any) -> int:
+def _copies(array: jax.ShapeDtypeStruct) -> int:
     """The number of devices that have the same entries."""
     shards = _shards(array, len(array.shape))
     return len(shards) // len(set(shards.values()))

@@ -36,9 +36,7 @@ def accepts_extra_args(update: Callable[..., object]) -> bool:
     return inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def with_extra_args_support(
-    tx: GradientTransformation[State],
-) -> GradientTransformationExtraArgs[State]:
+def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     """A transformation that accepts, and if need be ignores, extra arguments.
 
     Args:

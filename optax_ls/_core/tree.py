@@ -24,7 +24,7 @@ _MISSING = object()
 
 def get(
     tree: chex.ArrayTree,
-    key: Any,
+    key: object,
     default: Any = None,
     filtering: Optional[Callable[[_KeyPath, Any], bool]] = None,
 ) -> Any:
@@ -61,7 +61,7 @@ def get(
     return found[0][1] if found else default
 
 
-def _find(node: chex.ArrayTree, key: Any, path: _KeyPath) -> Iterator[tuple[_KeyPath, Any]]:
+def _find(node: object, key: object, path: _KeyPath) -> Iterator[tuple[_KeyPath, Any]]:
     if hasattr(node, "_fields") and type(node).__name__ == key:
         yield path, node
     children = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]

@@ -129,7 +129,7 @@ def lbfgs(
     learning_rate: Optional[ScalarOrSchedule] = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: Optional[GradientTransformation] = _DEFAULT_LINESEARCH,
+    linesearch: Any = _DEFAULT_LINESEARCH,
 ) -> GradientTransformationExtraArgs[tuple[ScaleByLBFGSState, Any, Any]]:
     """The L-BFGS method: the quasi-Newton direction, and a line search along it.
 
