@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault  # part of every type checker
 
     State = TypeVarWithDefault("State", default=Any)
+    ParamsType = TypeVarWithDefault("ParamsType", bound=Params, default=Any)
 else:
-    State = TypeVar("State")
+    State, ParamsType = TypeVar("State"), TypeVar("ParamsType")
 
 
 def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Any) -> Tree:

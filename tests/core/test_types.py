@@ -12,12 +12,17 @@ import optax_ls
 pytest.importorskip("mypy")
 
 SCRIPT = """
+import jax
 import jax.numpy as jnp
 import optax_ls
 from optax_ls import tree
 
 params = {"w": jnp.ones(3), "b": jnp.ones(())}
 updates = {"w": jnp.ones(3), "b": jnp.ones(())}
+
+def fn(params: dict[str, jax.Array]) -> jax.Array:
+    return jnp.sum(params["w"] ** 2) + params["b"] ** 2
+
 """
 # An installed package is checked like an imported one here: its own errors are not reported.
 OPTIONS = ["--strict", "--config-file=", "--follow-imports=silent"]
@@ -40,6 +45,13 @@ REVEALED = {
     "optax_ls.scale_by_linesearch(optax_ls.Zoom(30)).init(params).info.failed": ARRAY,
     "optax_ls.scale(2.0).update(updates, optax_ls.EmptyState())[0]": PARAMS,
     "optax_ls.sgd(0.1).init(params)": "tuple[Any, ...]",
+    "optax_ls.minimize(fn, params)": "MinimizeResult[dict[str, Array]]",
+    "optax_ls.minimize(fn, params).params": PARAMS,
+    "optax_ls.minimize(fn, params).grad": PARAMS,
+    "optax_ls.minimize(fn, params).value": ARRAY,
+    "optax_ls.minimize(fn, params).success": ARRAY,
+    "optax_ls.minimize(fn, params).state.num_evals": ARRAY,
+    "optax_ls.minimize(fn, params, linesearch=optax_ls.Zoom(30)).message": "str",
     "optax_ls.apply_updates(params, updates)": PARAMS,
     "tree.add(params, updates)": PARAMS,
     "tree.add_scale(params, 2.0, updates)": PARAMS,
@@ -97,6 +109,17 @@ def revealed(mypy):
 @pytest.mark.parametrize("expression", REVEALED)
 def test_type_of(revealed, expression):
     assert revealed[expression] == REVEALED[expression]
+
+
+def test_misspelled_line_search_is_an_error(mypy):
+    lines = mypy(SCRIPT + 'optax_ls.minimize(fn, params, linesearch="zom")')
+    assert [line for line in lines if "error" in line and "linesearch" in line]
+
+
+def test_annotations_need_no_type_parameters(mypy):
+    names = "MinimizeResult", "GradientTransformation", "GradientTransformationExtraArgs"
+    functions = [f"def f{name}(x: optax_ls.{name}) -> None: ..." for name in names]
+    assert not [line for line in mypy(SCRIPT + "\n".join(functions)) if ": error: " in line]
 
 
 def test_package_is_marked_as_typed():
