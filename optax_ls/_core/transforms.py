@@ -23,7 +23,6 @@ from .types import (
     ScalarOrSchedule,
     ScaleByScheduleState,
     Schedule,
-    State,
     TraceState,
     Tree,
     Updates,
@@ -59,15 +58,9 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
         raise TypeError(f"a transformation has functions init and update, got {tx!r}")
     if accepts_extra_args(tx.update):
         return GradientTransformationExtraArgs(tx.init, tx.update)
-
-    def update(
-        updates: Tree, state: State, params: Optional[Params] = None, **extra_args: Any
-    ) -> tuple[Tree, State]:
-        del extra_args
-        updates, state = tx.update(updates, state, params)
-        return updates, state
-
-    return GradientTransformationExtraArgs(tx.init, update)
+    return GradientTransformationExtraArgs(
+        tx.init, lambda updates, state, params=None, **extra_args: tx.update(updates, state, params)
+    )
 
 
 def chain(*args: Any) -> GradientTransformationExtraArgs[tuple[Any, ...]]:
@@ -121,17 +114,9 @@ def chain(*args: Any) -> GradientTransformationExtraArgs[tuple[Any, ...]]:
 
 
 def _stateless(transform: Callable[[Updates], Updates]) -> GradientTransformation[EmptyState]:
-    def init(params: Params) -> EmptyState:
-        del params
-        return EmptyState()
-
-    def update(
-        updates: Updates, state: EmptyState, params: Optional[Params] = None
-    ) -> tuple[Updates, EmptyState]:
-        del params
-        return transform(updates), state
-
-    return GradientTransformation(init, update)
+    return GradientTransformation(
+        lambda params: EmptyState(), lambda updates, state, params=None: (transform(updates), state)
+    )
 
 
 def identity() -> GradientTransformation[EmptyState]:
