@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 import chex
 import jax
@@ -14,6 +14,7 @@ from .._core.linesearch.backtracking import Backtracking
 from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
+from .._core.types import ParamsType
 from .flatten import on_one_device
 from .host import solve
 from .implicit import solve_with_derivatives
@@ -26,14 +27,14 @@ from .termination import Limits
 
 def minimize(
     fun: Callable[..., Any],
-    params: Any,
+    params: ParamsType,
     *,
     args: tuple[Any, ...] = (),
     kwargs: Optional[dict[str, Any]] = None,
     has_aux: bool = False,
     value_and_grad: bool = False,
     memory_size: int = 10,
-    linesearch: Union[str, LineSearch] = "more_thuente",
+    linesearch: Union[Literal["more_thuente", "zoom", "backtracking"], LineSearch] = "more_thuente",
     max_linesearch_steps: Optional[int] = None,
     gtol: Optional[chex.Numeric] = None,
     ftol: Optional[chex.Numeric] = None,
@@ -44,7 +45,7 @@ def minimize(
     history: bool = False,
     state: Optional[MinimizeState] = None,
     implicit_diff: bool = False,
-) -> MinimizeResult:
+) -> MinimizeResult[ParamsType]:
     r"""Minimises a function with L-BFGS.
 
     The loop is one compiled program with one copy of the objective. It is compiled once for a

@@ -3,13 +3,17 @@
 import enum
 import functools
 import operator
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._core.types import Counter, Flag, ParamsType, Scalar
 from .history import History
+
+if TYPE_CHECKING:
+    from .state import MinimizeState
 
 
 class MinimizeStatus(enum.IntEnum):
@@ -64,8 +68,21 @@ _MESSAGES = {
 }
 
 
-class MinimizeResult(NamedTuple):
-    """The result of :func:`minimize`.
+class _Fields(NamedTuple):
+    params: Any
+    value: Scalar
+    grad: Any
+    aux: Any
+    num_iters: Counter
+    num_evals: Counter
+    status: Counter
+    state: "MinimizeState"
+    history: Optional[History]
+
+
+# Python 3.10 has no generic named tuples, so the generic class is made of a named tuple.
+class MinimizeResult(_Fields, Generic[ParamsType]):
+    """The result of :func:`minimize`, generic in the type of its params.
 
     Scalars are of the search dtype unless said otherwise. Printed, it is a small table.
 
@@ -81,18 +98,17 @@ class MinimizeResult(NamedTuple):
         history: a :class:`History`; None unless asked for.
     """
 
-    params: Any
-    value: jax.Array
-    grad: Any
-    aux: Any
-    num_iters: jax.Array
-    num_evals: jax.Array
-    status: jax.Array
-    state: Any
-    history: Optional[History]
+    __slots__ = ()
+    if TYPE_CHECKING:
+
+        @property
+        def params(self) -> ParamsType: ...
+
+        @property
+        def grad(self) -> ParamsType: ...
 
     @property
-    def success(self) -> jax.Array:
+    def success(self) -> Flag:
         """Bool: whether the gradient is small or the value has settled."""
         successes = (int(status) for status in MinimizeStatus if status.success)
         return functools.reduce(operator.or_, (self.status == code for code in successes))

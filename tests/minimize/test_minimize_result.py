@@ -1,4 +1,4 @@
-"""The result of ``minimize`` tells the truth: its status, its counts, its history, its table."""
+"""The result of ``minimize`` is correct: its status, its counts, its history, its table."""
 
 import functools
 
@@ -45,7 +45,7 @@ def result(enable_x64):
 
 @pytest.fixture(scope="module")
 def results(enable_x64):
-    """Runs side by side, with histories, in float64."""
+    """The runs of a batch, with histories, in float64."""
     with enable_x64(True):
         return jax.device_get(jax.jit(jax.vmap(with_history))(starts()))
 
@@ -126,9 +126,9 @@ def test_default_gtol_depends_on_the_dtype(result):
 def test_ftol_is_the_first_small_decrease(result, ftol, x64):
     values = result.history.rows().value
     decreases = -np.diff(values) / np.maximum(np.abs(values[1:]), np.abs(values[:-1]))
-    settled = with_history(start(), ftol=ftol)
-    assert settled.num_iters == np.flatnonzero(decreases <= ftol)[0] + 1
-    assert settled.status == MinimizeStatus.VALUE_SETTLED
+    result = with_history(start(), ftol=ftol)
+    assert result.num_iters == np.flatnonzero(decreases <= ftol)[0] + 1
+    assert result.status == MinimizeStatus.VALUE_SETTLED
 
 
 @double
@@ -266,11 +266,11 @@ def test_history_of_a_resumed_run_begins_where_it_was(result, x64):
     np.testing.assert_array_equal(resumed.num_evals[:9], result.history.num_evals[5:14])
 
 
-@pytest.mark.parametrize("lane", range(4))
-def test_history_under_vmap_is_that_of_each_run(results, lane, enable_x64):
+@pytest.mark.parametrize("element", range(4))
+def test_history_under_vmap_is_that_of_each_run(results, element, enable_x64):
     with enable_x64(True):
-        alone = with_history(starts()[lane]).history
-        together = jax.tree.map(lambda column: column[lane], results.history)
+        alone = with_history(starts()[element]).history
+        together = jax.tree.map(lambda column: column[element], results.history)
         np.testing.assert_allclose(together.value[:9], alone.value[:9], rtol=1e-6)
         np.testing.assert_array_equal(together.num_evals[:9], alone.num_evals[:9])
 
