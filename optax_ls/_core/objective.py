@@ -100,7 +100,13 @@ def bind(
     def scalar_fn(params: Any) -> tuple[jax.Array, Any]:
         return split(call(params))
 
+    users_promotion = jax.config.jax_numpy_dtype_promotion  # type: ignore[attr-defined]
+
     def evaluate(params: Any) -> Evaluation:
+        with jax.numpy_dtype_promotion(users_promotion):
+            return in_mode_of_user(params)
+
+    def in_mode_of_user(params: Any) -> Evaluation:
         if gives_grad:
             out = call(params)
             wanted = "((value, aux), grad)" if has_aux else "(value, grad)"

@@ -63,7 +63,7 @@ def slopes(direction: Any, grads: Sequence[Any], dtype: Any) -> Sequence[jax.Arr
     """The real inner products of a direction with each of several gradients."""
 
     def of_leaf(d: jax.Array, *grads: jax.Array) -> Sequence[jax.Array]:
-        wide = jnp.result_type(d, *grads)
+        wide = numerics.promoted(d, *grads)
         return [dot(d.astype(wide), g.astype(wide), dtype) for g in grads]
 
     trees = [jax.tree.map(jnp.asarray, tree) for tree in (direction, *grads)]

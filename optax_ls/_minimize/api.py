@@ -133,12 +133,13 @@ def minimize(
         dtype = numerics.search_dtype(params)
         if gtol is None:
             gtol = float(numerics.finfo(dtype).eps) ** 0.75
-        limits = Limits(
-            gtol=jnp.asarray(gtol, dtype),
-            ftol=None if ftol is None else jnp.asarray(ftol, dtype),
-            num_iters=numerics.counter(max_iters),
-            num_evals=numerics.counter(sys.maxsize if max_evals is None else max_evals),
-        )
+        with jax.transfer_guard_host_to_device("allow"):  # even where users forbid their own
+            limits = Limits(
+                gtol=jnp.asarray(gtol, dtype),
+                ftol=None if ftol is None else jnp.asarray(ftol, dtype),
+                num_iters=numerics.counter(max_iters),
+                num_evals=numerics.counter(sys.maxsize if max_evals is None else max_evals),
+            )
         inputs = Inputs(args, kwargs or {})
         settings = Settings(
             search=search,

@@ -149,6 +149,7 @@ def _run(
         status=state.status,
         state=state,
         history=history,
+        gtol=limits.gtol,
     )
 
 

@@ -83,6 +83,7 @@ class MinimizeResult(NamedTuple):
         status: counter, a :class:`MinimizeStatus`: why it stopped.
         state: a :class:`MinimizeState`, to go on from.
         history: a :class:`History`; None unless asked for.
+        gtol: the largest entry of a gradient that counts as small.
     """
 
     params: Any
@@ -94,6 +95,7 @@ class MinimizeResult(NamedTuple):
     status: jax.Array
     state: Any
     history: Optional[History]
+    gtol: Optional[jax.Array] = None
 
     @property
     def success(self) -> jax.Array:

@@ -72,6 +72,7 @@ def _scale_by_lbfgs(
         checks.float_leaves("params", params)
         return memory.init(params, memory_size)
 
+    @numerics.promotes
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         if params is None:
             raise ValueError("scale_by_lbfgs needs params: call update(updates, state, params)")

@@ -14,7 +14,7 @@ It does not call the objective. It says which step to evaluate next, and is give
 * ``value`` is infinite if the objective is not finite at a step, minus infinity included. The slope
   may be anything then.
 * ``search.needs_slope``, True if it is missing, says whether ``advance`` uses the slope. If it is
-  False, the slope may be NaN.
+  False, the slope may be any number.
 * ``search.diagnose(state)``, which may be missing, returns the messages of a search that failed.
 
 The objective stands at one place of the program, the body of the driver's loop, so one copy of it
@@ -265,6 +265,7 @@ class Driver:
 
         return evaluate_and_check_aux
 
+    @numerics.promotes
     def _search(self, line: _Line, evaluate: Callable[[Params], Evaluation], state: Any) -> _Carry:
         """Runs the search until it is done and its step is the one evaluated last.
 
@@ -283,7 +284,7 @@ class Driver:
             # The slope at the start is computed here too, so that the two share one all-reduce.
             grads = (line.grad, tree.conj(found.grad)) if needs_slope(search) else (line.grad,)
             slope_init, *slopes = reductions.slopes(updates, grads, dtype)
-            slope = slopes[0] if slopes else jnp.full((), jnp.nan, dtype)
+            slope = slopes[0] if slopes else jnp.zeros((), dtype)
             begun = begin(search, line.value, slope_init, line.first_step)
             before = tree.where(carry.fresh, begun, carry.search)
             after = tree.where(before.done, before, observe(search, before, found.value, slope))
@@ -319,6 +320,7 @@ class Driver:
             )
 
 
+@numerics.promotes
 def _scaled(step: jax.Array, updates: Updates, params: Params) -> Any:
     """``step * updates`` in the dtypes of ``params``; a step of 0 is 0, whatever the updates."""
     return jax.tree.map(
