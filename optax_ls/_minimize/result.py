@@ -101,7 +101,8 @@ class MinimizeResult(NamedTuple):
     def success(self) -> jax.Array:
         """Bool: whether the gradient is small or the value has settled."""
         successes = (int(status) for status in MinimizeStatus if status.success)
-        return functools.reduce(operator.or_, (self.status == code for code in successes))
+        with jax.transfer_guard_host_to_device("allow"):  # the codes
+            return functools.reduce(operator.or_, (self.status == code for code in successes))
 
     @property
     def message(self) -> str:
