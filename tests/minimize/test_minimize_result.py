@@ -320,7 +320,7 @@ def test_table_of_many_runs_says_from_where_to_where(results):
 
 
 def test_table_says_the_types_of_the_params_in_any_mode(results):
-    assert "params       16 of float64, from -1.2 to 1" in str(results)
+    assert "params       16 of float64, from " in str(results)
 
 
 def test_message_of_many_runs_counts_them(results):

@@ -189,7 +189,8 @@ def test_json_says_it_all(minimize):
     assert minimize("quadratic --x0 3 3") == {
         "success": True,
         "status": "GRADIENT_SMALL",
-        "message": optax_ls.MinimizeStatus.GRADIENT_SMALL.message,
+        "message": f"{optax_ls.MinimizeStatus.GRADIENT_SMALL.message} It is zero at the start: "
+        "does the function depend on the params there?",
         "value": 0,
         "num_iters": 0,
         "num_evals": 1,
