@@ -4,11 +4,15 @@
 * Search scalars (step, value, slope, errors) have the widest real float among the parameters,
   never less than float32 (``search_dtype``).
 * A state lives where the parameters live (``zeros_alike``).
+* The package promotes dtypes as JAX does by default, also where the user has set the strict mode;
+  the user's function is called in the user's mode (``promotes``, ``objective.bind``).
 * What returns to the user has the dtype *and the weak type* of what the user gave (``like``);
   what stays in a state is strong-typed (``strong``).
 """
 
-from typing import Any, Optional
+import functools
+from collections.abc import Callable
+from typing import Any, Optional, TypeVar
 
 import chex
 import jax
@@ -19,6 +23,19 @@ from jax.typing import DTypeLike
 from .types import Counter, Tree, map_leaves
 
 DType = np.dtype[Any]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def promotes(fn: Function) -> Function:
+    """The function, in which dtypes are promoted as JAX does by default."""
+
+    @functools.wraps(fn)
+    def promoting(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return fn(*args, **kwargs)
+
+    return promoting  # type: ignore[return-value]
 
 
 def counter(value: chex.Numeric = 0) -> Counter:
@@ -56,9 +73,15 @@ def finfo(dtype: DTypeLike) -> Any:
     return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
+@promotes
+def promoted(*dtypes: Any) -> DType:
+    """The type to which JAX promotes several types."""
+    return jnp.result_type(*dtypes)
+
+
 def at_least_float32(dtype: DTypeLike) -> DType:
     """The real float type in which numbers of ``dtype`` are accumulated."""
-    return jnp.promote_types(finfo(dtype).dtype, jnp.float32)
+    return promoted(finfo(dtype).dtype, jnp.float32)
 
 
 def search_dtype(tree: chex.ArrayTree) -> DType:
@@ -67,7 +90,7 @@ def search_dtype(tree: chex.ArrayTree) -> DType:
     A Python float counts as JAX's default float.
     """
     dtypes = [at_least_float32(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(tree)]
-    return jnp.result_type(jnp.float32, *dtypes)
+    return promoted(jnp.float32, *dtypes)
 
 
 def strong(x: chex.Numeric, dtype: Optional[DTypeLike] = None) -> jax.Array:

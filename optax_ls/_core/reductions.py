@@ -71,7 +71,7 @@ def slopes(
     """The real inner products of a direction with each of several gradients."""
 
     def of_leaf(d: jax.Array, *grads: jax.Array) -> Arrays:
-        wide = jnp.result_type(d, *grads)
+        wide = numerics.promoted(d, *grads)
         return [dot(d.astype(wide), g.astype(wide), dtype) for g in grads]
 
     trees = [jax.tree.map(jnp.asarray, tree) for tree in (direction, *grads)]

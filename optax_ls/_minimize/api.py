@@ -112,51 +112,63 @@ def minimize(
         >>> bool(result.success)
         True
     """
-    checks.function("fun", fun)
-    checks.float_leaves("params", params)
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, such as (data,), got {type(args).__name__}")
-    if kwargs is not None and not isinstance(kwargs, dict):
-        raise TypeError(f"kwargs must be a dictionary, got {type(kwargs).__name__}")
-    checks.whole_number("memory_size", memory_size, at_least=1)
-    checks.number("gtol", gtol, at_least=0, optional=True)
-    checks.number("ftol", ftol, at_least=0, optional=True)
-    checks.whole_number("max_iters", max_iters, at_least=0)
-    if max_evals is not None:
-        checks.whole_number("max_evals", max_evals, at_least=1)
-    if max_linesearch_steps is not None:
-        checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
-    if callback is not None:
-        checks.function("callback", callback)
-    search = _search(linesearch, max_linesearch_steps)
-    if history and isinstance(max_iters, jax.core.Tracer):
-        raise ValueError("history=True needs to know how many rows: max_iters must not be traced")
+    with checks.ErrorsEndHere():
+        checks.function("fun", fun)
+        checks.float_leaves("params", params)
+        if not jax.tree.leaves(params):
+            raise TypeError(f"params must hold at least one array, got {checks.shown(params)}")
+        if not isinstance(args, tuple):
+            raise TypeError(f"args must be a tuple, such as (data,), got {type(args).__name__}")
+        if kwargs is not None and not isinstance(kwargs, dict):
+            raise TypeError(f"kwargs must be a dictionary, got {type(kwargs).__name__}")
+        checks.whole_number("memory_size", memory_size, at_least=1)
+        checks.number("gtol", gtol, at_least=0, optional=True)
+        checks.number("ftol", ftol, at_least=0, optional=True)
+        checks.whole_number("max_iters", max_iters, at_least=0)
+        if max_evals is not None:
+            checks.whole_number("max_evals", max_evals, at_least=1)
+        if max_linesearch_steps is not None:
+            checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
+        if callback is not None:
+            checks.function("callback", callback, "an IterationInfo")
+        search = _search(linesearch, max_linesearch_steps)
+        if history and isinstance(max_iters, jax.core.Tracer):
+            raise ValueError(
+                "history=True needs to know how many rows: max_iters must not be traced"
+            )
 
-    dtype = numerics.search_dtype(params)
-    if gtol is None:
-        gtol = float(numerics.finfo(dtype).eps) ** 0.75
-    limits = Limits(
-        gtol=numerics.on_host(gtol, dtype),
-        ftol=None if ftol is None else numerics.on_host(ftol, dtype),
-        num_iters=numerics.counter_on_host(max_iters),
-        num_evals=numerics.counter_on_host(sys.maxsize if max_evals is None else max_evals),
-    )
-    inputs = Inputs(args, kwargs or {})
-    settings = Settings(
-        search=search,
-        memory_size=int(memory_size),
-        has_aux=bool(has_aux),
-        gives_grad=bool(value_and_grad),
-        rows=int(max_iters) + 1 if history else 0,
-        joins_leaves=on_one_device((fun, params, inputs, state)),
-    )
-    if state is not None:
-        _check_state(state, params, settings)
-    report = _reporter(callback, progress, max_iters)
-    if implicit_diff:
-        return solve_with_derivatives(fun, params, inputs, settings, limits, state, report)
-    return solve(fun, params, inputs, settings, limits, state, report)
+        dtype = numerics.search_dtype(params)
+        if gtol is None:
+            gtol = float(numerics.finfo(dtype).eps) ** 0.75
+        limits = Limits(
+            gtol=numerics.on_host(gtol, dtype),
+            ftol=None if ftol is None else numerics.on_host(ftol, dtype),
+            num_iters=numerics.counter_on_host(max_iters),
+            num_evals=numerics.counter_on_host(sys.maxsize if max_evals is None else max_evals),
+        )
+        inputs = Inputs(args, kwargs or {})
+        settings = Settings(
+            search=search,
+            memory_size=int(memory_size),
+            has_aux=bool(has_aux),
+            gives_grad=bool(value_and_grad),
+            rows=int(max_iters) + 1 if history else 0,
+            joins_leaves=on_one_device((fun, params, inputs, state)),
+        )
+        if state is not None:
+            _check_state(state, params, settings)
+        report = _reporter(callback, progress, max_iters)
+        if implicit_diff:
+            return solve_with_derivatives(fun, params, inputs, settings, limits, state, report)
+        given = checks.not_differentiable(_NO_DERIVATIVE, (fun, params, inputs, limits, state))
+        fun, params, inputs, limits, state = given
+        return solve(fun, params, inputs, settings, limits, state, report)
 
+
+_NO_DERIVATIVE = (
+    "minimize is differentiable only with implicit_diff=True, and with respect to arrays in args "
+    "and kwargs. If no derivative is wanted, apply jax.lax.stop_gradient to the arguments"
+)
 
 _SEARCHES: dict[str, Callable[[int], LineSearch]] = {
     # A curvature tighter than the usual 0.9 pays: better pairs, for few evaluations more.

@@ -154,8 +154,11 @@ class Programs:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
         params = jax.tree.map(jnp.asarray, params)
         flattening = Flattening.of(params, joins=self.settings.joins_leaves)
-        evaluate = flattening.flatten_objective(
-            lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
+        evaluate, _ = objective.trace(
+            flattening.flatten_objective(
+                lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
+            ),
+            jax.eval_shape(flattening.flatten, params),
         )
 
         in_loop = report and (
@@ -183,6 +186,7 @@ class Programs:
             status=state.status,
             state=state,
             history=history,
+            gtol=limits.gtol,
         )
 
     def _whole(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from .. import checks, reductions, tree
+from .. import checks, numerics, reductions, tree
 from ..types import Params, Scalar, Tree
 from . import compact, scaling
 from .direction import combine
@@ -33,6 +33,7 @@ class InverseHessian(NamedTuple):
     y: Params
     coefficients: jax.Array
 
+    @numerics.promotes
     def __call__(self, v: Tree) -> Tree:
         """H v.
 
@@ -70,6 +71,7 @@ class InverseHessian(NamedTuple):
         return columns.T
 
 
+@numerics.promotes
 def inverse_hessian(state: Any) -> InverseHessian:
     """The inverse Hessian approximation in a state, for Laplace approximations and the like.
 

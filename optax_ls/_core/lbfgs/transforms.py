@@ -73,6 +73,7 @@ def _scale_by_lbfgs(
         checks.float_leaves("params", params)
         return memory.init(params, memory_size)
 
+    @numerics.promotes
     def update(
         updates: Updates, state: ScaleByLBFGSState, params: Optional[Params] = None
     ) -> tuple[Updates, ScaleByLBFGSState]:

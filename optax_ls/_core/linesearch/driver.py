@@ -258,6 +258,7 @@ class Driver(Generic[State]):
 
         return evaluate_and_check_aux
 
+    @numerics.promotes
     def _search(self, line: _Line, evaluate: Callable[[Params], Evaluation], state: Any) -> _Carry:
         """Runs the search until it is done and its step is the one evaluated last.
 
@@ -276,7 +277,7 @@ class Driver(Generic[State]):
             # The slope at the start is computed here too, so that the two share one all-reduce.
             grads = (line.grad, tree.conj(found.grad)) if needs_slope(search) else (line.grad,)
             slope_init, *slopes = reductions.slopes(updates, grads, dtype)
-            slope = slopes[0] if slopes else jnp.full((), jnp.nan, dtype)
+            slope = slopes[0] if slopes else jnp.zeros((), dtype)
             begun = begin(search, line.value, slope_init, line.first_step)
             before = tree.where(carry.fresh, begun, carry.search)
             after = tree.where(before.done, before, observe(search, before, found.value, slope))
@@ -312,6 +313,7 @@ class Driver(Generic[State]):
             )
 
 
+@numerics.promotes
 def _scaled(step: Scalar, updates: Tree, params: Params) -> Tree:
     """``step * updates`` in the dtypes of ``params``; zeros for a step of 0, never NaN."""
     return map_leaves(
