@@ -55,7 +55,12 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
         Array(2., dtype=float32, weak_type=True)
     """
     if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-        raise TypeError(f"a transformation has functions init and update, got {tx!r}")
+        advice = ""
+        if callable(getattr(tx, "start", None)) and callable(getattr(tx, "advance", None)):
+            advice = "; make one of this line search with optax_ls.scale_by_linesearch"
+        raise TypeError(
+            f"a transformation has functions init and update, got {checks.shown(tx)}{advice}"
+        )
     if accepts_extra_args(tx.update):
         return GradientTransformationExtraArgs(tx.init, tx.update)
     return GradientTransformationExtraArgs(

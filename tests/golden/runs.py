@@ -76,4 +76,8 @@ def _minimize(start, kind):
         max_iters=ITERATIONS,
         history=True,
     )
-    return result.history.value, result.history.step[1:]
+    history = result.history
+    value, step = (
+        jnp.where(history.num_evals > 0, x, jnp.nan) for x in (history.value, history.step)
+    )
+    return value, step[1:]
