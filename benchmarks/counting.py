@@ -1,13 +1,13 @@
-"""Counts the evaluations of an objective where they happen, and trusts no solver's own counter.
+"""Counts the evaluations of an objective, independently of the solvers' own counters.
 
-The counted objective is an ordinary function of JAX. An evaluation with gradient tells its value to
-a callback on the host. That is an ``io_callback``, an effect, which the compiler neither drops nor
-repeats. An evaluation of the value alone goes through a ``pure_callback``, which the compiler drops
-if, and only if, nothing uses the value, as it would drop the evaluation itself. So what is counted
-is what is computed when the objective is a pure function, as objectives are.
+The counted objective is an ordinary function of JAX. An evaluation with gradient passes its value
+to a callback on the host. That is an ``io_callback``, an effect, which the compiler neither drops
+nor repeats. An evaluation of the value alone uses a ``pure_callback``, which the compiler drops if,
+and only if, nothing uses the value, as it would drop the evaluation itself. So the counts are those
+of the evaluations that are computed.
 
-The callback stops the run with an exception as soon as it is decided. Up to there the solver has
-seen nothing but its own values.
+The callback stops the run with an exception as soon as its result is known. Until then the solver
+sees only its own values.
 """
 
 import math
@@ -20,11 +20,11 @@ from jax.experimental import io_callback
 
 
 class Stop(Exception):
-    """The run is decided; ``Tally.end`` says how."""
+    """The result of the run is known; ``Tally.end`` is the reason."""
 
 
 class Tally:
-    """What the host has seen of one run.
+    """The evaluations of one run that the host has seen.
 
     ``end`` is None until the run is stopped, and then "solved", "evaluations" or "time". An
     evaluation that would be one too many is refused; it is not counted.
@@ -42,7 +42,7 @@ class Tally:
         self.end = None
 
     def see(self, value, with_grad):
-        """Takes note of an evaluation, and stops the run if that decides it."""
+        """Counts an evaluation, and stops the run if its result is known."""
         if self.end is not None:
             raise Stop
         if self.evals >= self.max_evals:
@@ -64,7 +64,7 @@ class Tally:
 
 
 def counted(objective, tally):
-    """``objective``, a function of an array, with every evaluation told to ``tally``.
+    """``objective``, a function of an array, with every evaluation counted by ``tally``.
 
     It can be differentiated once, forward, backward or by linearisation; each way evaluates value
     and gradient together, and counts once.

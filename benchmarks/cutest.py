@@ -1,4 +1,4 @@
-"""Runs solvers side by side on problems of CUTEst, and says how they did.
+"""Runs solvers on problems of CUTEst, and compares their results.
 
 Run it with ``make cutest``, or with ``python -m benchmarks.cutest`` from the root of the
 repository. Results are saved as they come, so a run that was interrupted goes on where it was.

@@ -45,7 +45,7 @@ def threshold(f0, lowest):
 
 def load(name, dtype):
     """The problem ``name`` in ``dtype``; leaves 64 bits on if that is float64, and off if not."""
-    import sif2jax  # turns 64 bits on, at the first import
+    import sif2jax  # enables 64 bits when it is imported first
 
     jax.config.update("jax_enable_x64", True)
     problem = sif2jax.cutest.get_problem(name)

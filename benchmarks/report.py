@@ -11,7 +11,7 @@ RATIOS = (1, 1.1, 1.25, 1.5, 2, 3, 5, 10, 20)
 SHOWN = 15
 
 ENDS = {
-    "solver": "stopped by itself",
+    "solver": "stopped",
     "evaluations": "evaluations",
     "iterations": "iterations",
     "time": "time",
@@ -122,10 +122,10 @@ def _count(evals):
 
 
 def _notes(results):
-    """What a reader has to know, if there is something."""
-    nobody = [p for p in results.facts if results.best(p) == UNSOLVED and results.counts(p)]
-    if nobody:
-        yield f"Solved by none: {', '.join(nobody)}."
+    """The remarks that a reader needs, if there are any."""
+    unsolved = [p for p in results.facts if results.best(p) == UNSOLVED and results.counts(p)]
+    if unsolved:
+        yield f"Solved by none: {', '.join(unsolved)}."
     if results.found:
         yield (
             "Not in the list, so that fL is the lowest value that any solver found here, in"

@@ -35,7 +35,7 @@ class Results:
         }
 
     def counts(self, problem):
-        """What each solver that ran ``problem`` needed."""
+        """The evaluations of each solver that ran ``problem``."""
         return {s: self.evals[s][problem] for s in self.solvers if problem in self.evals[s]}
 
     def best(self, problem):

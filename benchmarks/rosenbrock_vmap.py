@@ -128,9 +128,9 @@ def prepare(name, starts):
     return lambda: jax.block_until_ready(compiled(starts)), seconds
 
 
-def timings(lanes, dimension, names, repeats, seed):
+def timings(size, dimension, names, repeats, seed):
     """Interleaved runs of all solvers on one number of problems; a dictionary for each."""
-    starts = np.random.default_rng(seed).uniform(-2, 2, (lanes, dimension))
+    starts = np.random.default_rng(seed).uniform(-2, 2, (size, dimension))
     starts = jnp.asarray(starts)
     gradients = jax.jit(jax.vmap(jax.grad(rosenbrock)))
     solvers = {name: prepare(name, starts) for name in names}
@@ -169,7 +169,7 @@ def main(arguments=None):
         prog="python -m benchmarks.rosenbrock_vmap", description=__doc__
     )
     add = parser.add_argument
-    add("--lanes", type=int, nargs="+", default=[1000], help="how many problems; default: 1000")
+    add("--sizes", type=int, nargs="+", default=[1000], help="how many problems; default: 1000")
     add("--dimension", type=int, default=10, help="of each problem; default: %(default)s")
     add("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS), help="default: all")
     add("--repeats", type=int, default=5, help="timed runs of each; default: %(default)s")
@@ -179,9 +179,9 @@ def main(arguments=None):
     jax.config.update("jax_enable_x64", True)
     header = ["solver", "median s", "min–max s", f"over {BASE}", "converged", "evaluations"]
     header += ["compilation s"]
-    for lanes in options.lanes:
-        found = timings(lanes, options.dimension, options.solvers, options.repeats, options.seed)
-        print(f"{lanes} problems of dimension {options.dimension}, {options.repeats} runs:\n")
+    for size in options.sizes:
+        found = timings(size, options.dimension, options.solvers, options.repeats, options.seed)
+        print(f"{size} problems of dimension {options.dimension}, {options.repeats} runs:\n")
         print(table(header, rows(found)), end="\n\n", flush=True)
 
 

@@ -1,7 +1,7 @@
 """The solvers, each with its own defaults but for the rules: memory, limits, no tolerances.
 
-A solver is a function of a counted objective, a start and bounds or None. It runs until it ends by itself, or until
-the objective stops it, and returns an ``Ended``.
+A solver is a function of a counted objective, a start, and bounds or None. It runs until it has
+converged, or until the objective stops it, and returns an ``Ended``.
 """
 
 from importlib.metadata import version
@@ -16,7 +16,7 @@ MAX_EVALS = 6000
 
 
 class Ended(NamedTuple):
-    """How a solver ended by itself, and its own count of evaluations where it has one."""
+    """The reason why a solver stopped, and its own count of evaluations where it has one."""
 
     message: str
     iterations: int
@@ -37,7 +37,7 @@ def run_minimize_zero(fun, x, bounds):
 
 
 def run_scipy(fun, x, bounds):
-    """SciPy computes in float64 whatever the dtype; only the objective sees ``x.dtype``."""
+    """SciPy always computes in float64; only the objective sees ``x.dtype``."""
     from scipy.optimize import Bounds, minimize
 
     value_and_grad = jax.jit(jax.value_and_grad(fun))

@@ -1,4 +1,4 @@
-"""What the page of results is made with. Run with ``python -m pytest benchmarks``."""
+"""The parts of the page of results. Run with ``python -m pytest benchmarks``."""
 
 import math
 import platform
@@ -51,7 +51,7 @@ TIMES = {"minimize": 0.007, "lbfgs": 0.009, "optax": 0.02, "jaxopt": 0.03, "opti
 def records():
     """All measurements, made up."""
     program = {"trace": [1.0], "compile": [2.0], "copies": 1, "traces": 2}
-    lane = {"seconds": [1.0], "converged": 1000, "evaluations": 5, "compilation": 1.0}
+    solved = {"seconds": [1.0], "converged": 1000, "evaluations": 5, "compilation": 1.0}
     devices = {
         "in_program": numbers([]),
         "iterations": 20,
@@ -63,7 +63,7 @@ def records():
     data = {
         "large": [record(TIMES)],
         "small": [record({**TIMES, "scipy": 0.1}, n=10, sweep=None)],
-        "one_piece": [record({**TIMES, "scipy": 0.1}, n=10, sweep=None)],
+        "small_flag": [record({**TIMES, "scipy": 0.1}, n=10, sweep=None)],
         "growth": {
             "n": [
                 record({name: times * t for name, t in TIMES.items()}, n=times * 1_000_000)
@@ -73,7 +73,7 @@ def records():
         },
         "compilation": {"layers": 20, "leaves": 40, "solvers": dict.fromkeys(solvers, program)},
         "memory": {"n": 1_000_000, "memory": 10, "words": dict.fromkeys(solvers, 28.0)},
-        "lanes": [{"lanes": 1000, "dimension": 10, "solvers": dict.fromkeys(solvers, lane)}],
+        "batch": [{"size": 1000, "dimension": 10, "solvers": dict.fromkeys(solvers, solved)}],
         "collectives": [
             {
                 "leaves": 1,
@@ -112,7 +112,7 @@ def test_numbers_name_the_kinds_that_are_not_there_too():
     assert found["all-to-all"] == found["reduce-scatter"] == 0
 
 
-def test_what_is_run_at_every_evaluation_counts_once_and_a_loop_as_often_as_it_runs():
+def test_all_reduce_of_every_evaluation_counts_once_and_one_in_a_loop_as_often_as_it_runs():
     instructions = collectives(PROGRAM)
     executed = Counter({"all-reduce.2": 26, "all-reduce.5": 26, "all-reduce-start.1": 200})
     assert tally(instructions, executed, 20, 26) == {"own": 2, "beyond": 10}
@@ -144,7 +144,7 @@ def test_solver_that_stopped_before_the_shorter_limit_has_no_time():
     assert math.isnan(derive.per_iteration(record({"optax": 0.02}, (12, 12)), "optax"))
 
 
-def test_time_that_noise_hides_is_told_as_none():
+def test_time_within_the_noise_is_reported_as_none():
     data = record({"optax": -0.001, "jaxopt": 0.02, "minimize": 0.01}, n=10)
     assert math.isnan(derive.per_iteration(data, "optax"))
     (row,) = rows(
@@ -165,7 +165,7 @@ def test_growth_of_a_line_through_zero_is_one_and_off_no_line():
     assert derive.largest_deviation(lines, "n", "minimize") == pytest.approx(0, abs=1e-6)
 
 
-def test_growth_of_a_square_is_told():
+def test_growth_of_a_square_is_reported():
     squares = [record({"minimize": 0.001 + n**2 * 1e-9}, n=n) for n in (1000, 3000, 10_000)]
     assert derive.growth_ratio(squares, "n", "minimize") == pytest.approx(10)
     assert derive.largest_deviation(squares, "n", "minimize") > 0.15
@@ -207,12 +207,12 @@ def test_quick_page_says_that_its_numbers_mean_nothing():
     assert "mean nothing" not in page(records(), None)
 
 
-def test_page_tells_measurements_of_another_machine_apart():
+def test_page_names_the_machine_of_each_measurement_if_they_differ():
     mixed = records()
     assert page(mixed, None).count("CPU one") == 1
-    mixed["lanes"]["machine"] = {"CPU": "other", "cores": 2}
+    mixed["batch"]["machine"] = {"CPU": "other", "cores": 2}
     text = page(mixed, None)
-    assert "\nlanes: CPU other, cores 2, jax 1." in text
+    assert "\nbatch: CPU other, cores 2, jax 1." in text
 
 
 def test_sections_are_those_that_are_measured():
@@ -232,10 +232,10 @@ def test_iteration_must_be_half_of_the_best_peer_as_well():
     assert first["reached"] == "no"
 
 
-def test_lanes_that_do_not_converge_reach_nothing():
-    lane = {"seconds": [1.0], "converged": 10}
-    solvers = {"minimize": {"seconds": [0.1], "converged": 9}, "optax": lane}
-    (row,) = rows("lanes", [{"lanes": 10, "solvers": solvers}])
+def test_batch_that_does_not_converge_misses_the_target():
+    solved = {"seconds": [1.0], "converged": 10}
+    solvers = {"minimize": {"seconds": [0.1], "converged": 9}, "optax": solved}
+    (row,) = rows("batch", [{"size": 10, "solvers": solvers}])
     assert (row["minimize"], row["reached"]) == (0.1, "no")
 
 
@@ -246,7 +246,7 @@ def test_only_without_names_writes_the_page_from_what_there_is(tmp_path, monkeyp
     assert text.count("Not measured yet") == len(NAMES)
 
 
-def test_machine_is_told_by_its_parts_and_not_by_its_name():
+def test_machine_is_described_by_its_parts_and_not_by_its_name():
     text = str({**machine.machine(), **machine.versions()})
     assert "CPU" in text
     assert platform.node() not in text

@@ -1,1 +1,1 @@
-"""What is handed to others: the same bytes for a commit, and all that an isolated machine needs."""
+"""Builds the distributions, reproducibly, and the archive for an isolated machine."""

@@ -16,7 +16,7 @@ LARGEST_BLOCK = 0xFFFF
 
 
 def mode_of(mode):
-    """Whether its owner may run it is all that is kept of the mode of a file."""
+    """The mode of a file, of which only the permission of its owner to run it is kept."""
     return 0o755 if mode & 0o100 else 0o644
 
 

@@ -29,7 +29,7 @@ def main():
 
 
 def pins(lock):
-    """The names and versions in a lock, whatever their markers."""
+    """The names and versions in a lock, with any markers."""
     for line in lock.splitlines():
         if line[:1].isalnum():
             requirement = Requirement(line.removesuffix("\\"))
@@ -62,7 +62,7 @@ def rounds(wanted):
 
 
 def ask(some_pins, service):
-    """What pip-audit says of these pins, and what it complained of if it gave no answer."""
+    """The answer of pip-audit for these pins, and its complaint if it gave no answer."""
     with tempfile.TemporaryDirectory() as scratch:
         requirements = Path(scratch, "requirements.txt")
         requirements.write_text("".join(f"{name}=={version}\n" for name, version in some_pins))

@@ -30,7 +30,7 @@ HOOK = (
 
 
 class Source(NamedTuple):
-    """What is built: files under a folder, the commit they are of, and its date."""
+    """The input of a build: files under a folder, their commit, and its date."""
 
     folder: Path
     revision: str
@@ -38,7 +38,7 @@ class Source(NamedTuple):
 
 
 class Built(NamedTuple):
-    """What was built, and the date of all files in it."""
+    """The archives that were built, and the date of all files in them."""
 
     sdist: Path
     wheel: Path
@@ -58,7 +58,7 @@ def main():
 
 
 def in_words(error):
-    """What the system refused, and where if it says so; of a copy, where to."""
+    """The error of the system, and the path that it names; for a copy, the target."""
     reason, where = error.strerror or str(error), error.filename2 or error.filename
     return f"{where}: {reason}" if where else reason
 

@@ -121,7 +121,7 @@ class Progress(NamedTuple):
 
 def minimize(params, data, carry, k):
     """Runs ``optax_ls.minimize`` for k more iterations; its limits count from the given state."""
-    # ftol=0 turns off the test of the value: the point where the value stops decreasing depends on
+    # ftol=0 disables the test of the value: the point where the value stops decreasing depends on
     # the order of summation.
     result = optax_ls.minimize(loss, params, args=data, max_iters=k, state=carry, ftol=0)
     limit = optax_ls.MinimizeStatus.ITERATION_LIMIT

@@ -51,12 +51,20 @@ from ._core import (
     value_and_grad_from_state,
     with_extra_args_support,
 )
+from ._core.linesearch.backtracking import BacktrackingState as _BacktrackingState
+from ._core.linesearch.conditions import Point as _Point
+from ._core.linesearch.conditions import Sample as _Sample
+from ._core.linesearch.more_thuente import Interval as _Interval
+from ._core.linesearch.more_thuente import MoreThuenteState as _MoreThuenteState
+from ._core.linesearch.zoom import ZoomState as _ZoomState
 from ._minimize.api import minimize
 from ._minimize.history import History
 from ._minimize.plot import plot_history
 from ._minimize.reporting import IterationInfo
 from ._minimize.result import MinimizeResult, MinimizeStatus
+from ._minimize.state import Best as _Best
 from ._minimize.state import MinimizeState
+from ._minimize.termination import Progress as _Progress
 from ._version import __version__
 
 __all__ = [
@@ -125,3 +133,16 @@ for _name in __all__:
     if getattr(globals()[_name], "__module__", "").startswith(__name__ + "."):
         globals()[_name].__module__ = __name__
 del _name
+# A pickled MinimizeState also names the classes of its fields, by these private names.
+for _class in (
+    _BacktrackingState,
+    _Best,
+    _Interval,
+    _MoreThuenteState,
+    _Point,
+    _Progress,
+    _Sample,
+    _ZoomState,
+):
+    _class.__module__, _class.__qualname__ = __name__, "_" + _class.__name__
+del _class

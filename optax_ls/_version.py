@@ -1,4 +1,4 @@
-"""What the package is and what it needs, in the one place of the package where it is written."""
+"""The version, the name and the requirements of the package."""
 
 __version__ = "0.1.0"
 

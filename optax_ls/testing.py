@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from ._core import transforms
+from ._core.types import OptState, Params
 
 
 def assert_stable_state(
-    solver: Any, params: Any, value_fn: Callable[..., Any], *, steps: int = 2, **extra_args: Any
+    solver: Any, params: Params, value_fn: Callable[..., Any], *, steps: int = 2, **extra_args: Any
 ) -> None:
     """Asserts that the signature of a solver's state is a fixed point.
 
@@ -37,7 +38,7 @@ def assert_stable_state(
     """
     takes_extra_args = transforms.accepts_extra_args(solver.update)
 
-    def step(params: Any, state: Any) -> Any:
+    def step(params: Params, state: OptState) -> tuple[Params, OptState]:
         value, grad = jax.value_and_grad(value_fn)(params, **extra_args)
         grad = jax.tree.map(jnp.conj, grad)
         search_args = dict(value=value, grad=grad, value_fn=value_fn, **extra_args)
@@ -59,14 +60,14 @@ def assert_stable_state(
         raise AssertionError("the state changed from what init(params) gave\n" + "\n".join(report))
 
 
-def _signature(state: Any) -> dict[str, str]:
+def _signature(state: OptState) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(state)
     signature = {jax.tree_util.keystr(path): _describe(leaf) for path, leaf in leaves}
     return {"(tree structure)": str(jax.tree.structure(state)), **signature}
 
 
-def _describe(leaf: Any) -> str:
-    if not hasattr(leaf, "dtype"):
+def _describe(leaf: object) -> str:
+    if not (hasattr(leaf, "dtype") and hasattr(leaf, "shape")):
         return f"Python {type(leaf).__name__} {leaf!r}"
     weak = " weak" if getattr(leaf, "weak_type", False) else ""
     return f"{leaf.dtype}{list(leaf.shape)}{weak}"

@@ -1,4 +1,4 @@
-"""What test files share: eight host devices, 64-bit mode by the test, hypothesis without haste."""
+"""Settings of all tests: eight host devices, 64-bit mode per test, no deadline of hypothesis."""
 
 import contextlib
 import importlib.metadata

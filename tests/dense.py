@@ -1,4 +1,4 @@
-"""Dense mathematics of BFGS in float64, whatever JAX is set to, and memories to compare with it."""
+"""Dense mathematics of BFGS, always in float64, and memories to compare with it."""
 
 import functools
 

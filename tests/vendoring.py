@@ -62,20 +62,20 @@ def run(capsys):
 
 @pytest.fixture
 def target(tmp_path):
-    """Where a small tree stands, version 1."""
+    """The folder of a small tree, version 1."""
     put(small_tree("1"), tmp_path / "lib" / "optax_ls")
     return tmp_path / "lib" / "optax_ls"
 
 
 def git(folder, *words):
-    """Runs git as nobody in particular, at a certain time."""
+    """Runs git as a made-up author, at a certain time."""
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
         **{f"GIT_{who}_DATE": f"{SECONDS} +0000" for who in ("AUTHOR", "COMMITTER")},
-        **{f"GIT_{who}_NAME": "nobody" for who in ("AUTHOR", "COMMITTER")},
-        **{f"GIT_{who}_EMAIL": "nobody@example.org" for who in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{who}_NAME": "someone" for who in ("AUTHOR", "COMMITTER")},
+        **{f"GIT_{who}_EMAIL": "someone@example.org" for who in ("AUTHOR", "COMMITTER")},
     }
     done = subprocess.run(
         ["git", "-C", folder, *words], env=environment, check=True, capture_output=True, text=True

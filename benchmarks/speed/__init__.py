@@ -1,4 +1,4 @@
-"""How fast, how large and how chatty the compiled programs are, beside those of the peers.
+"""Speed, size and communication of the compiled programs, compared with other solvers.
 
 ``python -m benchmarks.speed`` runs it all and writes ``benchmarks/RESULTS.md``.
 """

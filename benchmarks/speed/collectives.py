@@ -1,4 +1,4 @@
-"""What devices tell each other in one iteration, counted as it happens.
+"""The communication between devices in one iteration, counted while it runs.
 
 The profiler of JAX records each run of an instruction on each device. So conditionals and loops
 count as often as they are really run. Two runs of different length, subtracted, leave out what
@@ -35,7 +35,7 @@ def objective(leaves, curvatures):
     return jnp.sum(sums + 1e-4 * sums**1.5)
 
 
-def collectives(quick, tell):
+def collectives(quick, log):
     counts = (1, 3) if quick else (1, 50)
     mesh = Mesh(np.array(jax.devices()[:DEVICES]), ("devices",))
     sharding = NamedSharding(mesh, PartitionSpec("devices"))
@@ -48,14 +48,14 @@ def collectives(quick, tell):
         ]
         solvers = {}
         for name in SOLVERS:
-            tell(f"{count} leaves: {name}")
+            log(f"{count} leaves: {name}")
             solvers[name] = _count(LOOPS[name], leaves, curvatures)
         found.append({"leaves": count, "memory": MEMORY, "solvers": solvers})
     return found
 
 
 def _count(loop, leaves, curvatures):
-    """What was run from the shorter run to the longer, and what stands in the program."""
+    """The collectives that only the longer run executes, and those in the program."""
 
     @jax.jit
     def program(leaves, curvatures, length):

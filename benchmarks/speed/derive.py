@@ -57,14 +57,14 @@ def each(record, measure, names=None):
 
 
 def growth_ratio(records, key, name):
-    """How time grows from the least to the largest, over how n or m does; 1 is linear."""
+    """The growth of time from the smallest to the largest, over that of n or m; 1 is linear."""
     first, last = records[0], records[-1]
     time = beyond_objective(last, name) / beyond_objective(first, name)
     return time / (last[key] / first[key])
 
 
 def largest_deviation(records, key, name):
-    """How far the times are from the line a + b x that fits them best, relative to the times."""
+    """The largest relative deviation of the times from the best fitting line a + b x."""
     x = np.array([record[key] for record in records], float)
     y = np.array([beyond_objective(record, name) for record in records])
     design = np.stack([np.ones_like(x), x], axis=1) / y[:, None]
@@ -78,6 +78,6 @@ def compile_seconds(solver):
     return statistics.median(sums)
 
 
-def lanes_seconds(record):
+def batch_seconds(record):
     """The median time of each solver for all its problems."""
     return {name: statistics.median(each["seconds"]) for name, each in record["solvers"].items()}

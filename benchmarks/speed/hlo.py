@@ -32,5 +32,5 @@ def collectives(text):
 
 
 def numbers(found):
-    """How many instructions there are of each kind."""
+    """The number of instructions of each kind."""
     return {kind: sum(each.kind == kind for each in found) for kind in KINDS}

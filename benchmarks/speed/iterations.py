@@ -22,38 +22,38 @@ REPEATS = {10: 60, 100: 60, 1000: 30}
 OF_OBJECTIVE = 5
 
 
-def large(quick, tell):
+def large(quick, log):
     """All solvers at sizes that no cache holds, with the sweeps that they are measured by."""
     repeats, sizes = (2, (20_000,)) if quick else (9, (1_000_000, 4_000_000))
-    return [_measure(n, MEMORY, LENGTHS, [*LOOPS], repeats, tell, sweep=True) for n in sizes]
+    return [_measure(n, MEMORY, LENGTHS, [*LOOPS], repeats, log, sweep=True) for n in sizes]
 
 
-def small(quick, tell):
+def small(quick, log):
     """All solvers at sizes where what counts is how many operations there are."""
     few = {10: 5, 1000: 5}
-    return _small(few if quick else {**REPEATS, 10_000: 15, 100_000: 15}, tell)
+    return _small(few if quick else {**REPEATS, 10_000: 15, 100_000: 15}, log)
 
 
-def one_piece(quick, tell):
-    """The least of these sizes, where XLA is told to make one piece of what it cuts into many."""
-    return _small({10: 5} if quick else REPEATS, tell)
+def small_flag(quick, log):
+    """The smallest of these sizes, with the flag that makes XLA compile a loop as one function."""
+    return _small({10: 5} if quick else REPEATS, log)
 
 
-def _small(sizes, tell):
+def _small(sizes, log):
     names = [name for name in [*LOOPS, "scipy"] if name != "objective"]
     chain = rosenbrock, rosenbrock_start
     return [
-        _measure(n, MEMORY, LENGTHS, names, repeats, tell, problem=chain, times=_times(n))
+        _measure(n, MEMORY, LENGTHS, names, repeats, log, problem=chain, times=_times(n))
         for n, repeats in sizes.items()
     ]
 
 
 def _times(n):
-    """How often to run a loop in one program, so that the way into it and out does not count."""
+    """The number of loops in one program, so that the cost of calling the program is small."""
     return max(1, min(100, 2**18 // n))
 
 
-def growth(quick, tell):
+def growth(quick, log):
     """Ours alone, from a million params to ten million, and from 5 pairs to 50."""
     names = ["minimize", "lbfgs", "objective"]
     if quick:
@@ -61,20 +61,20 @@ def growth(quick, tell):
     else:
         n, sizes, repeats = 1_000_000, (1_000_000, 2_000_000, 4_000_000, 10_000_000), 5
         memories = 5, 10, 20, 50
-    in_n = [_measure(size, MEMORY, LENGTHS, names, repeats, tell) for size in sizes]
-    in_m = [_measure(n, m, (m + 5, m + 25), names, repeats, tell) for m in memories]
+    in_n = [_measure(size, MEMORY, LENGTHS, names, repeats, log) for size in sizes]
+    in_m = [_measure(n, m, (m + 5, m + 25), names, repeats, log) for m in memories]
     return {"n": in_n, "m": in_m}
 
 
 def _measure(
-    n, memory, lengths, names, repeats, tell, sweep=False, problem=(quadratic, start), times=1
+    n, memory, lengths, names, repeats, log, sweep=False, problem=(quadratic, start), times=1
 ):
     """Seconds of all loops, interleaved, and what the solvers say they did."""
     fun, begin = problem
     params, data = begin(n)
     runs = {}
     for name in names:
-        tell(f"n = {n}, m = {memory}: compiling {name}")
+        log(f"n = {n}, m = {memory}: compiling {name}")
         for length in lengths:
             runs[name, length] = prepare(name, fun, params, data, length, memory, times)
     counts = {key: run() for key, run in runs.items()}  # a first run, not timed
@@ -86,7 +86,7 @@ def _measure(
     seconds = {key: [] for key in runs}
     for repeat in range(repeats):
         if repeats < 10 or repeat % 25 == 0:
-            tell(f"n = {n}, m = {memory}: repeat {repeat + 1} of {repeats}")
+            log(f"n = {n}, m = {memory}: repeat {repeat + 1} of {repeats}")
         for key, run in runs.items():
             for _ in range(OF_OBJECTIVE if key[0] == "objective" else 1):
                 started = time.perf_counter()

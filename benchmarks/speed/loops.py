@@ -124,8 +124,8 @@ def rosenbrock_start(n):
 def prepare(name, fun, params, data, length, memory, times=1):
     """A function without arguments that runs the loop, compiled, and returns both its counts.
 
-    It runs the loop so many times, one after the other, and tells the counts of the last; SciPy's
-    only once.
+    It runs the loop ``times`` times, one after the other, and returns the counts of the last run.
+    SciPy's loop runs once.
     """
     if name == "scipy":
         return _scipy(fun, params, data, length, memory)

@@ -1,4 +1,4 @@
-"""What the numbers depend on: versions, and the machine, by its parts and not by its name."""
+"""The versions and the machine, described by its parts and not by its name."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ def versions():
 
 
 def machine():
-    """CPU, cores, caches and memory, as far as the system tells."""
+    """CPU, cores, caches and memory, as far as the system reports them."""
     found = {"CPU": _model(), "cores": os.cpu_count()}
     found.update(_caches(Path("/sys/devices/system/cpu/cpu0/cache")))
     try:

@@ -6,23 +6,24 @@ from .targets import summary
 
 INTRODUCTION = """\
 Written by `make bench`; [README.md](README.md) says how to run it. All numbers of a section come
-from one run on one machine, in which the solvers took turns, and the ratios are of medians. Seconds
-of another machine differ; ratios should hold roughly. Where a target is missed it says so."""
+from one run on one machine, with the runs of the solvers interleaved, and the ratios are of
+medians. Seconds of another machine differ; ratios should hold roughly. Targets that are missed are
+marked."""
 
 TITLES = {
     "large": "One iteration over two sweeps through the memory",
     "small": "One iteration at smaller sizes",
-    "one_piece": "Small problems, with small loops compiled as one function",
+    "small_flag": "Small problems, with small loops compiled as one function",
     "growth": "Growth with n and m",
     "compilation": "Trace and compilation, copies of the objective",
     "memory": "Temporary memory",
-    "lanes": "Many problems at once",
+    "batch": "Many problems at once",
     "collectives": "Between devices",
 }
 
 
 def page(records, picture, quick=False):
-    """The whole text, from the records by name; what is missing is told as missing."""
+    """The whole text, from the records by name; it names the measurements that are missing."""
     parts = ["# Speed and size, beside the peers"]
     if quick:
         parts.append("**A quick run, to see that the benchmark works. The numbers mean nothing.**")

@@ -8,32 +8,32 @@ import sys
 from .machine import machine, versions
 
 # What a measurement needs before JAX starts.
-ONE_PIECE = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000"
+SMALL_LOOP_FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000"
 ENVIRONMENT = {
-    "one_piece": {"XLA_FLAGS": ONE_PIECE},
-    "lanes": {"JAX_ENABLE_X64": "1"},
+    "small_flag": {"XLA_FLAGS": SMALL_LOOP_FLAG},
+    "batch": {"JAX_ENABLE_X64": "1"},
     "collectives": {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
 }
 ALWAYS = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
 
 
 def measurement(name):
-    """The function that measures, which takes ``quick`` and ``tell`` and returns plain data."""
-    from . import collectives, iterations, lanes, programs
+    """The function that measures: it takes ``quick`` and ``log``, and returns plain data."""
+    from . import batch, collectives, iterations, programs
 
     return {
         "large": iterations.large,
         "small": iterations.small,
-        "one_piece": iterations.one_piece,
+        "small_flag": iterations.small_flag,
         "growth": iterations.growth,
         "compilation": programs.compilation,
         "memory": programs.memory,
-        "lanes": lanes.lanes,
+        "batch": batch.batch,
         "collectives": collectives.collectives,
     }[name]
 
 
-NAMES = "collectives", "memory", "compilation", "lanes", "small", "one_piece", "large", "growth"
+NAMES = "collectives", "memory", "compilation", "batch", "small", "small_flag", "large", "growth"
 
 
 def run(name, quick, path):
@@ -47,10 +47,10 @@ def run(name, quick, path):
 
 
 def main(name, quick, path):
-    def tell(message):
+    def log(message):
         print(f"{name}: {message}", file=sys.stderr, flush=True)
 
-    data = measurement(name)(bool(int(quick)), tell)
+    data = measurement(name)(bool(int(quick)), log)
     record = {"versions": versions(), "machine": machine(), "data": data}
     draft = f"{path}.draft"
     with open(draft, "w") as file:

@@ -1,4 +1,4 @@
-"""What the compiled programs are: how long they take to make, how much memory they want."""
+"""The compiled programs: the time to make them, and the memory that they need."""
 
 import re
 import time
@@ -32,7 +32,7 @@ class Network:
 
     @staticmethod
     def copies(text):
-        """How many evaluations stand in the text of a lowered program."""
+        """The number of evaluations in the text of a lowered program."""
         return len(re.findall(r"\bchlo\.sinh\b", text))
 
 
@@ -44,7 +44,7 @@ def network(quick):
     return params, jnp.asarray(random.normal(size=(BATCH, WIDTH)), "float32")
 
 
-def compilation(quick, tell):
+def compilation(quick, log):
     """Seconds to trace and compile the whole loop, afresh each time; copies and traces."""
     repeats = 1 if quick else 3
     params, inputs = network(quick)
@@ -52,7 +52,7 @@ def compilation(quick, tell):
     found = {name: {"trace": [], "compile": []} for name in SOLVERS}
     for repeat in range(repeats):
         for name in SOLVERS:
-            tell(f"repeat {repeat + 1} of {repeats}: {name}")
+            log(f"repeat {repeat + 1} of {repeats}: {name}")
             jax.clear_caches()
             objective = Network()
             loop = LOOPS[name]
@@ -71,13 +71,13 @@ def compilation(quick, tell):
     return {"layers": len(params), "leaves": 2 * len(params), "solvers": found}
 
 
-def memory(quick, tell):
+def memory(quick, log):
     """Temporary memory of the whole loop in words of four bytes per parameter."""
     n = 10_000 if quick else 1_000_000
     params, data = start(n)
     words = {}
     for name in SOLVERS:
-        tell(name)
+        log(name)
         loop = LOOPS[name]
 
         def program(params, data, loop=loop):

@@ -5,16 +5,16 @@ import statistics
 
 from ..tables import table
 from .derive import (
+    batch_seconds,
     beyond_objective,
     compile_seconds,
     each,
     evaluations_per_iteration,
-    lanes_seconds,
     over_two_sweeps,
     per_iteration,
 )
 from .loops import OURS
-from .plan import ONE_PIECE
+from .plan import SMALL_LOOP_FLAG
 
 QUADRATIC = """\
 The objective is a quadratic with curvatures spread evenly from 0.001 to 1, from a start of ones,
@@ -64,18 +64,18 @@ def small(data):
     yield CHAIN
     yield LOOPS.format(*data[0]["lengths"])
     yield """\
-An iteration is told with its evaluations. A program runs the loop many times, from the same start,
-so that the way into the program and out of it does not count. SciPy, which evaluates the objective
-by a call into JAX and computes in float64, runs it once. "–" is a difference too small to be told
-from noise, or a solver that stopped before the shorter limit."""
+An iteration includes its evaluations. A program runs the loop many times, from the same start, so
+the cost of calling the program is small. SciPy, which evaluates the objective by a call into JAX
+and computes in float64, runs it once. "–" is a difference smaller than the noise, or a solver that
+stopped before the shorter limit."""
     yield from _iterations(data)
 
 
-def one_piece(data):
+def small_flag(data):
     yield f"""\
-The same for all solvers with `XLA_FLAGS={ONE_PIECE}`.
-XLA then compiles a loop that touches less than so many bytes as one piece, where it would make a
-hundred and more, each called by itself; its own limit is 1 kB."""
+The same for all solvers with `XLA_FLAGS={SMALL_LOOP_FLAG}`.
+XLA then compiles a loop that touches fewer bytes than this as one function. By default the limit is
+1 kB on JAX 0.10, and a larger loop becomes more than a hundred functions."""
     yield from _iterations(data)
 
 
@@ -94,8 +94,8 @@ def growth(data):
 The quadratic again, beyond the objective. A million params with ten pairs need some 0.1 GB, and
 where a cache holds a good part of that an iteration takes less than its share. For m the two loops
 have m + 5 and m + 25 iterations. The vectors that are read once in an iteration do not grow with m,
-so time grows less than m does; whether it is linear is told by the deviation from the line that
-fits best."""
+so time grows less than m does. The deviation from the best fitting line shows how linear the growth
+is."""
     for key, field in ("n", "n"), ("m", "memory"):
         records = data[key]
         fixed = records[0]["memory" if key == "n" else "n"]
@@ -127,24 +127,24 @@ program, by an operation that each evaluation has once."""
 
 def memory(data):
     yield f"""\
-What XLA's `memory_analysis` says of the whole loop under jit, as words of four bytes, n =
+The result of XLA's `memory_analysis` for the whole loop under jit, in words of four bytes, n =
 {data["n"]:,}, m = {data["memory"]}, float32. The pairs themselves are 2m = {2 * data["memory"]}."""
     yield table(["solver", "words per parameter"], [*data["words"].items()])
 
 
-def lanes(data):
+def batch(data):
     yield """\
 Rosenbrock's function from random starts, in float64, to a gradient of at most 1e-6 in the maximum
 norm, in one program for all problems; see `make rosenbrock`. Optimistix stops by its own rule."""
     header = ["solver", "median s", "min–max s", "over optax", "converged", "evaluations"]
     for record in data:
-        seconds = lanes_seconds(record)
+        seconds = batch_seconds(record)
         rows = []
         for name, solver in record["solvers"].items():
             spread = f"{min(solver['seconds']):.3f}–{max(solver['seconds']):.3f}"
             row = [name, f"{seconds[name]:.3f}", spread, seconds[name] / seconds["optax"]]
             rows.append([*row, solver["converged"], solver["evaluations"]])
-        yield f"{record['lanes']:,} problems of dimension {record['dimension']}:"
+        yield f"{record['size']:,} problems of dimension {record['dimension']}:"
         yield table(header, rows)
 
 

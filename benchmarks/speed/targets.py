@@ -1,11 +1,11 @@
 """The targets, and what was reached."""
 
 from .derive import (
+    batch_seconds,
     best,
     compile_seconds,
     each,
     growth_ratio,
-    lanes_seconds,
     largest_deviation,
     over_two_sweeps,
     per_iteration,
@@ -25,7 +25,7 @@ def summary(records):
             yield [name, "", "", "", "", MISSING]
 
 
-def verdict(*conditions):
+def yes_or_no(*conditions):
     return "yes" if all(conditions) else "no"
 
 
@@ -42,11 +42,11 @@ def large(data):
         peer = best(ratios)
         what = f"one iteration beyond the objective over two sweeps, n = {record['n']:,}"
         ours = ratios["minimize"]
-        reached = verdict(ours <= 1.5, ours <= peer[1] / 2)
+        reached = yes_or_no(ours <= 1.5, ours <= peer[1] / 2)
         target = "1.5, half of the peer"
         yield _row(f"minimize: {what}", target, minimize=ours, peer=peer, reached=reached)
         ours = ratios["lbfgs"]
-        yield _row(f"lbfgs: {what}", "1.8", lbfgs=ours, peer=peer, reached=verdict(ours <= 1.8))
+        yield _row(f"lbfgs: {what}", "1.8", lbfgs=ours, peer=peer, reached=yes_or_no(ours <= 1.8))
 
 
 def small(data, how=""):
@@ -54,12 +54,12 @@ def small(data, how=""):
         seconds = each(record, per_iteration)
         name, least = best(seconds)
         ours = {solver: seconds[solver] / least for solver in OURS}
-        reached = verdict(ours["minimize"] < 1)
+        reached = yes_or_no(ours["minimize"] < 1)
         what = f"iteration time over the best peer's{how}, n = {record['n']:,}"
         yield _row(what, "below 1", *ours.values(), (name, 1.0), reached)
 
 
-def one_piece(data):
+def small_flag(data):
     yield from small(data, ", with the flag for small loops")
 
 
@@ -77,12 +77,12 @@ def _growth(key, field, records, target):
     ratios = [growth_ratio(records, field, name) for name in OURS]
     reached = ratios[0] <= 1 + LINEAR and (field == "memory" or ratios[0] >= 1 - LINEAR)
     what = f"growth of time over that of {key}, {span}"
-    yield _row(what, target, *ratios, None, verdict(reached))
+    yield _row(what, target, *ratios, None, yes_or_no(reached))
     if len(records) > 2:  # a line fits any two
         misfits = [largest_deviation(records, field, name) for name in OURS]
         shown = [f"{misfit:.0%}" for misfit in misfits]
         what = f"largest deviation from a line, {span}"
-        yield _row(what, "15%", *shown, None, verdict(misfits[0] <= LINEAR))
+        yield _row(what, "15%", *shown, None, yes_or_no(misfits[0] <= LINEAR))
 
 
 def compilation(data):
@@ -91,11 +91,11 @@ def compilation(data):
     ours = [seconds[name] / seconds["optax"] for name in OURS]
     over = {name: value / seconds["optax"] for name, value in seconds.items()}
     what = f"trace and compilation over Optax's, network of {data['layers']} layers"
-    yield _row(what, "0.6", *ours, best(over), verdict(ours[0] <= 0.6))
+    yield _row(what, "0.6", *ours, best(over), yes_or_no(ours[0] <= 0.6))
     for key, target in ("copies", {"minimize": 1, "lbfgs": 2}), ("traces", {"minimize": 2}):
         counts = {name: solver[key] for name, solver in solvers.items()}
         wanted = ", ".join(f"{value} ({name})" for name, value in target.items())
-        reached = verdict(*(counts[name] <= value for name, value in target.items()))
+        reached = yes_or_no(*(counts[name] <= value for name, value in target.items()))
         what = f"{key} of the objective"
         ours = [counts[name] for name in OURS]
         yield _row(what, wanted, *ours, best(counts), reached)
@@ -106,16 +106,16 @@ def memory(data):
     what = f"temporary memory, words per parameter, n = {data['n']:,}"
     ours = [words[name] for name in OURS]
     # The rest of a word is for what does not grow with n.
-    yield _row(what, f"2m + 8 = {limit}", *ours, best(words), verdict(max(ours) <= limit + 0.01))
+    yield _row(what, f"2m + 8 = {limit}", *ours, best(words), yes_or_no(max(ours) <= limit + 0.01))
 
 
-def lanes(data):
+def batch(data):
     for record in data:
-        seconds = lanes_seconds(record)
+        seconds = batch_seconds(record)
         over = {name: value / seconds["optax"] for name, value in seconds.items()}
-        solved = record["solvers"]["minimize"]["converged"] == record["lanes"]
-        what = f"{record['lanes']:,} Rosenbrock problems under vmap, over Optax's time"
-        reached = verdict(over["minimize"] <= 0.5, solved)
+        solved = record["solvers"]["minimize"]["converged"] == record["size"]
+        what = f"{record['size']:,} Rosenbrock problems under vmap, over Optax's time"
+        reached = yes_or_no(over["minimize"] <= 0.5, solved)
         yield _row(what, "0.5", minimize=over["minimize"], peer=best(over), reached=reached)
 
 
@@ -123,7 +123,7 @@ def collectives(data):
     for record in data:
         counts = {name: solver["beyond"] for name, solver in record["solvers"].items()}
         what = f"all-reduces per iteration beyond the objective's, {_leaves(record)}"
-        reached = verdict(counts["minimize"] <= 3, counts["lbfgs"] <= 2)
+        reached = yes_or_no(counts["minimize"] <= 3, counts["lbfgs"] <= 2)
         ours = [counts[name] for name in OURS]
         target = "3 (minimize), 2 (lbfgs)"
         yield _row(what, target, *ours, ("optax", counts["optax"]), reached)
@@ -133,7 +133,7 @@ def collectives(data):
         }
         what = f"other collectives in the program, {_leaves(record)}"
         ours = [others[name] for name in OURS]
-        yield _row(what, "0", *ours, ("optax", others["optax"]), verdict(max(ours) == 0))
+        yield _row(what, "0", *ours, ("optax", others["optax"]), yes_or_no(max(ours) == 0))
 
 
 def _leaves(record):
@@ -143,10 +143,10 @@ def _leaves(record):
 ROWS = {
     "large": large,
     "small": small,
-    "one_piece": one_piece,
+    "small_flag": small_flag,
     "growth": growth,
     "compilation": compilation,
     "memory": memory,
-    "lanes": lanes,
+    "batch": batch,
     "collectives": collectives,
 }

@@ -1,5 +1,9 @@
 """The line searches and L-BFGS, a drop-in for Optax's; imports nothing above this folder."""
 
+# The one list of public names is that of the root package.
+# mypy: implicit-reexport
+# ruff: noqa: F401
+
 from . import tree
 from .lbfgs.inverse_hessian import InverseHessian, inverse_hessian
 from .lbfgs.memory import ScaleByLBFGSState
@@ -55,55 +59,3 @@ from .types import (
     TransformUpdateFn,
     Updates,
 )
-
-__all__ = [
-    "FLAG_CURVATURE_COND_NOT_SATISFIED",
-    "FLAG_INTERVAL_NOT_FOUND",
-    "FLAG_INTERVAL_TOO_SMALL",
-    "FLAG_NOT_A_DESCENT_DIRECTION",
-    "FLAG_NO_STEPSIZE_FOUND",
-    "Backtracking",
-    "BacktrackingLinesearchInfo",
-    "EmptyState",
-    "GradientTransformation",
-    "GradientTransformationExtraArgs",
-    "InverseHessian",
-    "LinesearchInfo",
-    "MoreThuente",
-    "MoreThuenteLinesearchInfo",
-    "OptState",
-    "Params",
-    "ScalarOrSchedule",
-    "ScaleByBacktrackingLinesearchState",
-    "ScaleByLBFGSState",
-    "ScaleByLinesearchState",
-    "ScaleByMoreThuenteLinesearchState",
-    "ScaleByScheduleState",
-    "ScaleByZoomLinesearchState",
-    "Schedule",
-    "TraceState",
-    "TransformInitFn",
-    "TransformUpdateExtraArgsFn",
-    "TransformUpdateFn",
-    "Updates",
-    "Zoom",
-    "ZoomLinesearchInfo",
-    "apply_updates",
-    "chain",
-    "identity",
-    "inverse_hessian",
-    "lbfgs",
-    "scale",
-    "scale_by_backtracking_linesearch",
-    "scale_by_lbfgs",
-    "scale_by_learning_rate",
-    "scale_by_linesearch",
-    "scale_by_more_thuente_linesearch",
-    "scale_by_schedule",
-    "scale_by_zoom_linesearch",
-    "sgd",
-    "trace",
-    "tree",
-    "value_and_grad_from_state",
-    "with_extra_args_support",
-]

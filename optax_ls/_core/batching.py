@@ -10,34 +10,41 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from . import tree
+from .types import Flag, Tree
+
 
 @jax.custom_batching.custom_vmap
-def any_element(condition: jax.Array) -> jax.Array:
+def any_element(condition: Flag) -> Flag:
     """The condition; under :func:`jax.vmap`, whether it holds for any element of the batch."""
     return condition
 
 
 @any_element.def_vmap
-def _any_of_batch(size: int, batched: Any, condition: jax.Array) -> tuple[jax.Array, bool]:
+def _any_of_batch(size: int, batched: list[bool], condition: Flag) -> tuple[Flag, bool]:
     return any_element(jnp.any(condition) if batched[0] else condition), False
 
 
-@jax.custom_batching.custom_vmap
-def hold(condition: jax.Array, new: Any, old: Any) -> Any:
+def hold(condition: Flag, new: Tree, old: Tree) -> Tree:
     """``new``; under :func:`jax.vmap`, ``old`` for elements for which the condition does not hold.
 
     For a condition that always holds without a batch, such as that the loop goes on.
     """
+    held: Tree = _hold(condition, new, old)
+    return held
+
+
+@jax.custom_batching.custom_vmap
+def _hold(condition: Flag, new: Tree, old: Tree) -> Tree:
     return new
 
 
-@hold.def_vmap
-def _hold_in_batch(size: int, batched: Any, condition: Any, new: Any, old: Any) -> Any:
-    held = jax.vmap(
-        lambda condition, new, old: jax.tree.map(lambda x, y: jnp.where(condition, x, y), new, old),
-        in_axes=axes(tuple(batched)),
-        axis_size=size,
-    )(condition, new, old)
+@_hold.def_vmap
+def _hold_in_batch(
+    size: int, batched: list[Any], condition: Flag, new: Tree, old: Tree
+) -> tuple[Tree, Any]:
+    select = jax.vmap(tree.where, in_axes=axes(tuple(batched)), axis_size=size)
+    held = select(condition, new, old)
     return held, jax.tree.map(lambda _: True, held)
 
 

@@ -1,6 +1,9 @@
 """Errors for people: each says which argument or leaf was wrong, what it was, what was wanted."""
 
+import contextlib
+import functools
 import math
+import os
 from typing import Any
 
 import chex
@@ -29,11 +32,11 @@ def number(
     if isinstance(value, jax.core.Tracer) or (optional and value is None):
         return
     if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isrealobj(value):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
+        raise TypeError(f"{name} must be a real number, got {shown(value)}")
     try:
         x = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+        raise TypeError(f"{name} must be a real number, got {shown(value)}") from None
     if (
         not (x > above or above == -math.inf)
         or not x >= at_least
@@ -57,7 +60,7 @@ def whole_number(name: str, value: Any, *, at_least: int) -> None:
         or np.ndim(value) != 0
         or not np.issubdtype(np.asarray(value).dtype, np.integer)
     ):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
 
@@ -66,6 +69,12 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raises unless ``value`` is one of the words in ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def shown(value: Any) -> str:
+    """The ``repr`` of a value; its type if the ``repr`` has an address in it."""
+    text = repr(value)
+    return f"an object of type {type(value).__name__}" if " at 0x" in text else text
 
 
 def path_name(name: str, path: Any) -> str:
@@ -80,11 +89,17 @@ def float_leaves(name: str, tree: chex.ArrayTree) -> None:
             dtype = jnp.asarray(leaf).dtype
         except TypeError:
             dtype = None
-        if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
+        if dtype is None:
             raise TypeError(
-                f"{path_name(name, path)} has type {dtype or type(leaf).__name__}; every leaf must "
-                "be a real or complex float (keep integers, booleans and other objects out of the "
-                "optimised tree)"
+                f"{path_name(name, path)} has type {type(leaf).__name__}; every leaf must be an "
+                "array of real or complex floats. Of a module, pass only these arrays: with "
+                "Equinox, params, static = equinox.partition(module, equinox.is_inexact_array), "
+                "and the function begins with module = equinox.combine(params, static)"
+            )
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            raise TypeError(
+                f"{path_name(name, path)} has type {dtype}; every leaf must be a real or complex "
+                "float (keep integers, booleans and other objects out of the optimised tree)"
             )
 
 
@@ -143,10 +158,10 @@ def pair(subject: str, value: Any, wanted: str) -> Any:
     return value
 
 
-def function(name: str, value: Any) -> None:
-    """Raises TypeError unless ``value`` can be called."""
+def function(name: str, value: Any, argument: str = "the params") -> None:
+    """Raises TypeError unless ``value`` can be called; ``argument`` is for the message."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function of the params, got {value!r}")
+        raise TypeError(f"{name} must be a function of {argument}, got {shown(value)}")
 
 
 def state_of(name: str, state: Any, kind: Any) -> None:
@@ -212,6 +227,89 @@ def no_more_complex(name: str, tree: Any, reference: Any) -> None:
             raise TypeError(
                 f"{path_name(name, path)} has dtype {dtypes[0]}, but the params there {dtypes[1]}"
             )
+
+
+# What to do about errors of JAX that a function raises while it is traced; the first that fits.
+_ADVICE = (
+    (
+        jax.errors.TracerBoolConversionError,
+        "has a Python condition (if, while, and, or) on a value that JAX traces: use jnp.where or "
+        "jax.lax.cond instead",
+    ),
+    (
+        jax.errors.TracerArrayConversionError,
+        "passes a value that JAX traces to NumPy: use jax.numpy instead, or jax.pure_callback in "
+        "a function that returns its own gradient (value_and_grad=True)",
+    ),
+    (
+        jax.errors.ConcretizationTypeError,
+        "needs the number behind a value that JAX traces, as float(), int() and item() do: use "
+        "jax.numpy instead",
+    ),
+)
+
+
+class Advised(contextlib.AbstractContextManager["Advised"]):
+    """Errors of JAX about tracing say first what to do about the function ``name``."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for expected, advice in _ADVICE:
+            if isinstance(error, expected):
+                if advice not in str(error):  # nested functions: only the innermost
+                    error.args = (f"{self.name} {advice}.\n\n{error}",)
+                return
+
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+_INTERNAL = (_PACKAGE, os.path.dirname(jax.__file__) + os.sep, contextlib.__file__)
+
+
+class ErrorsEndHere(contextlib.AbstractContextManager["ErrorsEndHere"]):
+    """Tracebacks of errors that this package raises end in the user's code, or in the caller."""
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        last = end = trace
+        while last is not None:
+            file = last.tb_frame.f_code.co_filename
+            if not file.startswith(_INTERNAL):
+                end = last
+            last = last.tb_next
+        if trace is not None and file.startswith(_PACKAGE):
+            end.tb_next = None
+
+
+# Derivatives.
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _not_differentiable(message: str, arrays: list[Any]) -> list[Any]:
+    return arrays
+
+
+@functools.partial(_not_differentiable.defjvp, symbolic_zeros=True)
+def _raise_if_differentiated(message: str, primals: Any, tangents: Any) -> Any:
+    if any(not isinstance(x, jax.custom_derivatives.SymbolicZero) for x in tangents[0]):
+        raise TypeError(message)
+    return primals[0], tangents[0]
+
+
+def not_differentiable(message: str, tree: Any) -> Any:
+    """The tree; a derivative with respect to a float in it raises TypeError with the message."""
+    leaves, structure = jax.tree.flatten(tree)
+    traced = [
+        isinstance(x, jax.core.Tracer) and jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves
+    ]
+    chosen = [x for x, is_traced in zip(leaves, traced, strict=True) if is_traced]
+    if not chosen:
+        return tree
+    guarded = iter(_not_differentiable(message, chosen))
+    return jax.tree.unflatten(
+        structure,
+        [next(guarded) if is_traced else x for x, is_traced in zip(leaves, traced, strict=True)],
+    )
 
 
 def given(caller: str, **arguments: Any) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import jax
 
 from . import batching
+from .types import Flag, Tree
 
 ENABLED = True
 
 
 def isolate(
-    is_needed: jax.Array, fn: Callable[..., Any], otherwise: Callable[..., Any], *operands: Any
-) -> Any:
+    is_needed: Flag, fn: Callable[..., Tree], otherwise: Callable[..., Tree], *operands: Any
+) -> Tree:
     """``fn(*operands)``, in a branch of its own.
 
     Args:
@@ -29,4 +30,5 @@ def isolate(
     """
     if not ENABLED:
         return fn(*operands)
-    return jax.lax.cond(batching.any_element(is_needed), fn, otherwise, *operands)
+    result: Tree = jax.lax.cond(batching.any_element(is_needed), fn, otherwise, *operands)
+    return result

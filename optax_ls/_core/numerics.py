@@ -4,23 +4,42 @@
 * Search scalars (step, value, slope, errors) have the widest real float among the parameters,
   never less than float32 (``search_dtype``).
 * A state lives where the parameters live (``zeros_alike``).
+* The package promotes dtypes as JAX does by default, also where the user has set the strict mode;
+  the user's function is called in the user's mode (``promotes``, ``objective.bind``).
 * What returns to the user has the dtype *and the weak type* of what the user gave (``like``);
   what stays in a state is strong-typed (``strong``).
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, Optional, TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
+
+from .types import Counter, Tree, map_leaves
+
+DType = np.dtype[Any]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def counter(value: chex.Numeric = 0) -> jax.Array:
-    """A counter: an array of JAX's default integer type, whatever ``value`` was.
+def promotes(fn: Function) -> Function:
+    """The function, in which dtypes are promoted as JAX does by default."""
 
-    A Python integer too large for it is as much as there is.
-    """
+    @functools.wraps(fn)
+    def promoting(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return fn(*args, **kwargs)
+
+    return promoting  # type: ignore[return-value]
+
+
+def counter(value: chex.Numeric = 0) -> Counter:
+    """``value`` as a counter; a Python integer that is too large becomes the largest there is."""
     dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(int))
     if isinstance(value, int):
         value = min(value, int(np.iinfo(dtype).max))
@@ -38,37 +57,43 @@ def counter_on_host(value: chex.Numeric) -> Any:
     return on_host(min(value, np.iinfo(dtype).max) if isinstance(value, int) else value, dtype)
 
 
-def increment(count: jax.Array) -> jax.Array:
-    """One more, except at the largest integer, where a counter stays and does not turn negative."""
+def increment(count: Counter) -> Counter:
+    """One more; the largest integer stays as it is, so a counter never becomes negative."""
     largest = np.iinfo(count.dtype).max
     return jnp.where(count < largest, count + jnp.ones_like(count), count)
 
 
-def add_counters(a: jax.Array, b: jax.Array) -> jax.Array:
+def add_counters(a: Counter, b: Counter) -> Counter:
     """The sum of a counter and a count, or the largest integer if that is less."""
     return a + jnp.minimum(b, np.iinfo(a.dtype).max - a)
 
 
-def finfo(dtype: Any) -> Any:
-    """What :func:`jax.numpy.finfo` knows of a float type; of a complex one, of its parts."""
+def finfo(dtype: DTypeLike) -> Any:
+    """:func:`jax.numpy.finfo` of a float type, or of the parts of a complex type."""
     return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
 
 
-def at_least_float32(dtype: Any) -> Any:
+@promotes
+def promoted(*dtypes: Any) -> DType:
+    """The type to which JAX promotes several types."""
+    return jnp.result_type(*dtypes)
+
+
+def at_least_float32(dtype: DTypeLike) -> DType:
     """The real float type in which numbers of ``dtype`` are accumulated."""
-    return jnp.promote_types(finfo(dtype).dtype, jnp.float32)
+    return promoted(finfo(dtype).dtype, jnp.float32)
 
 
-def search_dtype(tree: chex.ArrayTree) -> Any:
+def search_dtype(tree: chex.ArrayTree) -> DType:
     """The widest real float type in ``tree``, at least float32.
 
     A Python float counts as JAX's default float.
     """
     dtypes = [at_least_float32(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(tree)]
-    return jnp.result_type(jnp.float32, *dtypes)
+    return promoted(jnp.float32, *dtypes)
 
 
-def strong(x: chex.Numeric, dtype: Any = None) -> jax.Array:
+def strong(x: chex.Numeric, dtype: Optional[DTypeLike] = None) -> jax.Array:
     """``x`` as a strong-typed array, of ``dtype`` if given."""
     x = jnp.asarray(x)
     return jnp.asarray(x, dtype=x.dtype if dtype is None else dtype)
@@ -82,12 +107,12 @@ def like(x: chex.Numeric, reference: chex.Numeric) -> jax.Array:
     return reference.at[...].set(x) if reference.weak_type else x
 
 
-def keep_types(new: chex.ArrayTree, old: chex.ArrayTree) -> Any:
+def keep_types(new: Tree, old: Tree) -> Tree:
     """``new`` with the dtypes of ``old``, strong-typed: the carry of a loop keeps its signature."""
-    return jax.tree.map(lambda n, o: strong(n, o.dtype), new, old)
+    return map_leaves(lambda n, o: strong(n, o.dtype), new, old)
 
 
-def zeros_alike(params: chex.ArrayTree, *leading: int) -> Any:
+def zeros_alike(params: Tree, *leading: int) -> Tree:
     """Strong-typed zeros like ``params`` with further leading axes, sharded as ``params`` are.
 
     Under jit a constant has no place of its own. Where there are several, the zeros are computed
@@ -95,11 +120,11 @@ def zeros_alike(params: chex.ArrayTree, *leading: int) -> Any:
     alike. Where there is one they are a constant, which a whole batch of :func:`jax.vmap` shares.
     """
 
-    def zeros(p: Any) -> Any:
+    def zeros(p: chex.Numeric) -> jax.Array:
         p = strong(p)
         if isinstance(p, jax.core.Tracer) and jax.device_count() == 1:
             return jnp.zeros((*leading, *p.shape), p.dtype)
         p = jnp.broadcast_to(p, (*leading, *p.shape))
         return ((p == p) & (p != p)).astype(p.dtype)
 
-    return jax.tree.map(zeros, params)
+    return map_leaves(zeros, params)

@@ -25,6 +25,13 @@ class Evaluation(NamedTuple):
     aux: Any
 
 
+_CLOSED_OVER = (
+    "minimize is not differentiable with respect to a value that fun closes over: pass the value "
+    "in args, args=(value,), and set implicit_diff=True. If no derivative is wanted, apply "
+    "jax.lax.stop_gradient to the value"
+)
+
+
 def split_kwargs(
     fn: Callable[..., Any], kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -86,12 +93,22 @@ def bind(
         hint = "; if it returns auxiliary output too, set has_aux=True"
         return checks.scalar(f"{name} must return", out, hint), None
 
+    def call(params: Any) -> Any:
+        with checks.Advised(name):
+            return value_fn(params, **fn_kwargs)
+
     def scalar_fn(params: Any) -> tuple[jax.Array, Any]:
-        return split(value_fn(params, **fn_kwargs))
+        return split(call(params))
+
+    users_promotion = jax.config.jax_numpy_dtype_promotion  # type: ignore[attr-defined]
 
     def evaluate(params: Any) -> Evaluation:
+        with jax.numpy_dtype_promotion(users_promotion):
+            return in_mode_of_user(params)
+
+    def in_mode_of_user(params: Any) -> Evaluation:
         if gives_grad:
-            out = value_fn(params, **fn_kwargs)
+            out = call(params)
             wanted = "((value, aux), grad)" if has_aux else "(value, grad)"
             out, grad = checks.pair(f"with value_and_grad=True {name} must return", out, wanted)
             checks.same_structure("grad", grad, "params", params)
@@ -112,13 +129,15 @@ def trace(
     """Traces the objective, once, for params of these shapes.
 
     Returns:
-        The traced objective, and an :class:`Evaluation` of shapes and dtypes.
+        The traced objective, and an :class:`Evaluation` of shapes and dtypes. A derivative of the
+        traced objective with respect to a value that it closes over raises TypeError.
     """
     program, like = jax.make_jaxpr(evaluate, return_shape=True)(params)
     structure = jax.tree.structure(like)
+    consts = checks.not_differentiable(_CLOSED_OVER, program.consts)
 
     def traced(params: Any) -> Evaluation:
-        out = jax.core.eval_jaxpr(program.jaxpr, program.consts, *jax.tree.leaves(params))
+        out = jax.core.eval_jaxpr(program.jaxpr, consts, *jax.tree.leaves(params))
         evaluation: Evaluation = jax.tree.unflatten(structure, out)
         return evaluation
 

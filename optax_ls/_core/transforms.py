@@ -1,14 +1,10 @@
-"""Transformations of gradients: their types, and the few that the searches are chained with.
+"""The transformations that the line searches are chained with.
 
-A transformation is a pair of pure functions, as in Optax::
-
-    init(params) -> state
-    update(updates, state, params, **extra_args) -> updates, state
-
-Whether ``update`` takes extra arguments is told by its signature, never by the class of the pair,
-so transformations of Optax, or of anyone, work in :func:`chain` as they are.
+The signature of ``update``, not the class of the pair, decides whether it is given extra arguments,
+so the transformations of Optax and of other packages work in :func:`chain` as they are.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Optional
@@ -16,6 +12,7 @@ from typing import Any, Optional
 import chex
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from . import checks, numerics
 from .types import (
@@ -27,11 +24,13 @@ from .types import (
     ScaleByScheduleState,
     Schedule,
     TraceState,
+    Tree,
     Updates,
+    map_leaves,
 )
 
 
-def accepts_extra_args(update: Callable[..., Any]) -> bool:
+def accepts_extra_args(update: Callable[..., object]) -> bool:
     kinds = (parameter.kind for parameter in inspect.signature(update).parameters.values())
     return inspect.Parameter.VAR_KEYWORD in kinds
 
@@ -56,18 +55,20 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
         Array(2., dtype=float32, weak_type=True)
     """
     if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
-        raise TypeError(f"a transformation has functions init and update, got {tx!r}")
+        advice = ""
+        if callable(getattr(tx, "start", None)) and callable(getattr(tx, "advance", None)):
+            advice = "; make one of this line search with optax_ls.scale_by_linesearch"
+        raise TypeError(
+            f"a transformation has functions init and update, got {checks.shown(tx)}{advice}"
+        )
     if accepts_extra_args(tx.update):
         return GradientTransformationExtraArgs(tx.init, tx.update)
-
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
-        del extra_args
-        return tx.update(updates, state, params)
-
-    return GradientTransformationExtraArgs(tx.init, update)
+    return GradientTransformationExtraArgs(
+        tx.init, lambda updates, state, params=None, **extra_args: tx.update(updates, state, params)
+    )
 
 
-def chain(*args: Any) -> GradientTransformationExtraArgs:
+def chain(*args: Any) -> GradientTransformationExtraArgs[tuple[Any, ...]]:
     """Applies transformations one after the other.
 
     Args:
@@ -99,7 +100,9 @@ def chain(*args: Any) -> GradientTransformationExtraArgs:
     def init(params: Params) -> tuple[Any, ...]:
         return tuple(tx.init(params) for tx in transformations)
 
-    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+    def update(
+        updates: Tree, state: tuple[Any, ...], params: Optional[Params] = None, **extra_args: Any
+    ) -> tuple[Tree, tuple[Any, ...]]:
         if not isinstance(state, (tuple, list)) or len(state) != len(transformations):
             got = len(state) if isinstance(state, (tuple, list)) else f"type {type(state).__name__}"
             raise ValueError(
@@ -115,12 +118,13 @@ def chain(*args: Any) -> GradientTransformationExtraArgs:
     return GradientTransformationExtraArgs(init, update)
 
 
-def _init_empty(params: Params) -> EmptyState:
-    del params
-    return EmptyState()
+def _stateless(transform: Callable[[Updates], Updates]) -> GradientTransformation[EmptyState]:
+    return GradientTransformation(
+        lambda params: EmptyState(), lambda updates, state, params=None: (transform(updates), state)
+    )
 
 
-def identity() -> GradientTransformation:
+def identity() -> GradientTransformation[EmptyState]:
     """Leaves updates as they are.
 
     Example:
@@ -128,15 +132,10 @@ def identity() -> GradientTransformation:
         >>> optax_ls.identity().update(3.0, optax_ls.EmptyState())
         (3.0, EmptyState())
     """
-
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        del params
-        return updates, state
-
-    return GradientTransformation(_init_empty, update)
+    return _stateless(lambda updates: updates)
 
 
-def scale(step_size: chex.Numeric) -> GradientTransformation:
+def scale(step_size: chex.Numeric) -> GradientTransformation[EmptyState]:
     """Multiplies updates by a fixed factor, keeping their dtypes.
 
     Args:
@@ -147,19 +146,14 @@ def scale(step_size: chex.Numeric) -> GradientTransformation:
         >>> optax_ls.scale(-0.5).update(jnp.array([2.0]), optax_ls.EmptyState())[0]
         Array([-1.], dtype=float32)
     """
-
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
-        del params
-        return _scaled(step_size, updates), state
-
-    return GradientTransformation(_init_empty, update)
+    return _stateless(functools.partial(_scaled, step_size))
 
 
-def _scaled(factor: chex.Numeric, updates: Updates) -> Any:
-    return jax.tree.map(lambda u: numerics.like(factor * jnp.asarray(u), u), updates)
+def _scaled(factor: chex.Numeric, updates: Tree) -> Tree:
+    return map_leaves(lambda u: numerics.like(factor * jnp.asarray(u), u), updates)
 
 
-def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
+def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation[ScaleByScheduleState]:
     """Multiplies updates by a factor that depends on the number of updates so far.
 
     Args:
@@ -179,7 +173,9 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
         del params
         return ScaleByScheduleState(numerics.counter())
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(
+        updates: Tree, state: ScaleByScheduleState, params: Optional[Params] = None
+    ) -> tuple[Tree, ScaleByScheduleState]:
         del params
         factor = step_size_fn(state.count)
         return _scaled(factor, updates), ScaleByScheduleState(numerics.increment(state.count))
@@ -217,8 +213,8 @@ def scale_by_learning_rate(
 
 
 def trace(
-    decay: chex.Numeric, nesterov: bool = False, accumulator_dtype: Any = None
-) -> GradientTransformation:
+    decay: chex.Numeric, nesterov: bool = False, accumulator_dtype: Optional[DTypeLike] = None
+) -> GradientTransformation[TraceState]:
     """Momentum: replaces updates by the decaying sum of all updates so far.
 
     Args:
@@ -240,16 +236,18 @@ def trace(
         zeros = numerics.zeros_alike(params)
         return TraceState(jax.tree.map(lambda z: numerics.strong(z, accumulator_dtype), zeros))
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(
+        updates: Updates, state: TraceState, params: Optional[Params] = None
+    ) -> tuple[Updates, TraceState]:
         del params
 
         def past_plus(u: jax.Array, past: jax.Array) -> jax.Array:
             return u + decay * past
 
-        total = jax.tree.map(past_plus, updates, state.trace)
-        out = jax.tree.map(past_plus, updates, total) if nesterov else total
+        total: Updates = jax.tree.map(past_plus, updates, state.trace)
+        out: Updates = jax.tree.map(past_plus, updates, total) if nesterov else total
         new = numerics.keep_types(total, state.trace)
-        return jax.tree.map(numerics.like, out, updates), TraceState(new)
+        return map_leaves(numerics.like, out, updates), TraceState(new)
 
     return GradientTransformation(init, update)
 
@@ -258,8 +256,8 @@ def sgd(
     learning_rate: ScalarOrSchedule,
     momentum: Optional[chex.Numeric] = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
-) -> GradientTransformationExtraArgs:
+    accumulator_dtype: Optional[DTypeLike] = None,
+) -> GradientTransformationExtraArgs[tuple[Any, ...]]:
     """Gradient descent, the direction that a line search is most simply chained with.
 
     Args:
@@ -279,7 +277,7 @@ def sgd(
     return chain(direction, scale_by_learning_rate(learning_rate))
 
 
-def apply_updates(params: Params, updates: Updates) -> Any:
+def apply_updates(params: Tree, updates: Updates) -> Tree:
     """The parameters moved by the updates, with the dtypes and weak types of the parameters.
 
     Args:
@@ -291,4 +289,4 @@ def apply_updates(params: Params, updates: Updates) -> Any:
         >>> optax_ls.apply_updates({"a": jnp.array(1.0)}, {"a": 0.5})
         {'a': Array(1.5, dtype=float32, weak_type=True)}
     """
-    return jax.tree.map(lambda p, u: numerics.like(jnp.asarray(p) + u, p), params, updates)
+    return map_leaves(lambda p, u: numerics.like(jnp.asarray(p) + u, p), params, updates)

@@ -13,17 +13,20 @@ from typing import Any, Optional, Union
 import chex
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
 
 from . import numerics
+from .types import Flag, Tree, map_leaves
 
+_KeyPath = tuple[Any, ...]
 _MISSING = object()
 
 
 def get(
-    tree: Any,
-    key: Any,
+    tree: chex.ArrayTree,
+    key: object,
     default: Any = None,
-    filtering: Optional[Callable[[tuple[Any, ...], Any], bool]] = None,
+    filtering: Optional[Callable[[_KeyPath, Any], bool]] = None,
 ) -> Any:
     """Fetches the one value that stands under ``key`` anywhere in a tree.
 
@@ -58,7 +61,7 @@ def get(
     return found[0][1] if found else default
 
 
-def _find(node: Any, key: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+def _find(node: object, key: object, path: _KeyPath) -> Iterator[tuple[_KeyPath, Any]]:
     if hasattr(node, "_fields") and type(node).__name__ == key:
         yield path, node
     children = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]
@@ -71,7 +74,7 @@ def _find(node: Any, key: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[An
         yield from _find(child, key, path + entries)
 
 
-def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
+def add(tree_x: Tree, tree_y: chex.ArrayTree, *other_trees: chex.ArrayTree) -> Tree:
     """The sum of two or more trees, leaf by leaf.
 
     Example:
@@ -79,12 +82,12 @@ def add(tree_x: Any, tree_y: Any, *other_trees: Any) -> Any:
         >>> optax_ls.tree.add({"a": 1.0}, {"a": 2.0}, {"a": 3.0})
         {'a': 6.0}
     """
-    return jax.tree.map(
+    return map_leaves(
         lambda *leaves: functools.reduce(operator.add, leaves), tree_x, tree_y, *other_trees
     )
 
 
-def sub(tree_x: Any, tree_y: Any) -> Any:
+def sub(tree_x: Tree, tree_y: chex.ArrayTree) -> Tree:
     """The difference ``tree_x - tree_y``, leaf by leaf.
 
     Example:
@@ -92,10 +95,10 @@ def sub(tree_x: Any, tree_y: Any) -> Any:
         >>> optax_ls.tree.sub([3.0], [1.0])
         [2.0]
     """
-    return jax.tree.map(operator.sub, tree_x, tree_y)
+    return map_leaves(operator.sub, tree_x, tree_y)
 
 
-def scale(scalar: chex.Numeric, tree: Any) -> Any:
+def scale(scalar: chex.Numeric, tree: Tree) -> Tree:
     """The multiple ``scalar * tree``.
 
     Example:
@@ -103,10 +106,10 @@ def scale(scalar: chex.Numeric, tree: Any) -> Any:
         >>> optax_ls.tree.scale(2.0, [3.0])
         [6.0]
     """
-    return jax.tree.map(lambda x: scalar * x, tree)
+    return map_leaves(lambda x: scalar * x, tree)
 
 
-def add_scale(tree_x: Any, scalar: chex.Numeric, tree_y: Any) -> Any:
+def add_scale(tree_x: Tree, scalar: chex.Numeric, tree_y: chex.ArrayTree) -> Tree:
     """The combination ``tree_x + scalar * tree_y``.
 
     Example:
@@ -114,10 +117,10 @@ def add_scale(tree_x: Any, scalar: chex.Numeric, tree_y: Any) -> Any:
         >>> optax_ls.tree.add_scale([1.0], 2.0, [3.0])
         [7.0]
     """
-    return jax.tree.map(lambda x, y: x + scalar * y, tree_x, tree_y)
+    return map_leaves(lambda x, y: x + scalar * y, tree_x, tree_y)
 
 
-def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
+def vdot(tree_x: chex.ArrayTree, tree_y: chex.ArrayTree) -> jax.Array:
     """The inner product of two trees, conjugating the first.
 
     Returns:
@@ -131,7 +134,7 @@ def vdot(tree_x: Any, tree_y: Any) -> jax.Array:
     return sum(jax.tree.map(_leaf_vdot, tree_x, tree_y))
 
 
-def _leaf_vdot(x: Any, y: Any) -> jax.Array:
+def _leaf_vdot(x: ArrayLike, y: ArrayLike) -> jax.Array:
     dtype = jnp.result_type(x, y)
     x, y = jnp.conj(jnp.asarray(x, dtype)), jnp.asarray(y, dtype)
     # Not jnp.vdot: it flattens its arguments, which gathers an array sharded along two axes.
@@ -145,12 +148,12 @@ def _leaf_vdot(x: Any, y: Any) -> jax.Array:
     )
 
 
-def _accumulator(dtype: Any) -> Any:
+def _accumulator(dtype: DTypeLike) -> DTypeLike:
     half = jnp.issubdtype(dtype, jnp.floating) and numerics.finfo(dtype).bits < 32
     return jnp.dtype(jnp.float32) if half else dtype
 
 
-def sum(tree: Any) -> jax.Array:
+def sum(tree: chex.ArrayTree) -> jax.Array:
     """The sum of all elements of a tree; zero for a tree without leaves.
 
     Example:
@@ -162,7 +165,9 @@ def sum(tree: Any) -> jax.Array:
     return functools.reduce(operator.add, leaves) if leaves else jnp.zeros(())
 
 
-def norm(tree: Any, ord: Union[int, float, str, None] = None, squared: bool = False) -> jax.Array:
+def norm(
+    tree: chex.ArrayTree, ord: Union[int, float, str, None] = None, squared: bool = False
+) -> jax.Array:
     """The norm of a tree taken as one vector.
 
     Args:
@@ -194,7 +199,7 @@ def norm(tree: Any, ord: Union[int, float, str, None] = None, squared: bool = Fa
     return result**2 if squared else result
 
 
-def zeros_like(tree: Any, dtype: Any = None) -> Any:
+def zeros_like(tree: Tree, dtype: Optional[DTypeLike] = None) -> Tree:
     """Zeros of the shapes of a tree, in its dtypes unless ``dtype`` is given.
 
     Example:
@@ -202,10 +207,10 @@ def zeros_like(tree: Any, dtype: Any = None) -> Any:
         >>> optax_ls.tree.zeros_like({"a": 1.0})
         {'a': Array(0., dtype=float32, weak_type=True)}
     """
-    return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
+    return map_leaves(lambda x: jnp.zeros_like(x, dtype=dtype), tree)
 
 
-def where(condition: chex.Numeric, tree_x: Any, tree_y: Any) -> Any:
+def where(condition: Union[bool, Flag], tree_x: Tree, tree_y: Tree) -> Tree:
     """``tree_x`` where the condition holds, else ``tree_y``.
 
     Example:
@@ -213,10 +218,10 @@ def where(condition: chex.Numeric, tree_x: Any, tree_y: Any) -> Any:
         >>> [float(x) for x in optax_ls.tree.where(True, [1.0], [2.0])]
         [1.0]
     """
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
+    return map_leaves(lambda x, y: jnp.where(condition, x, y), tree_x, tree_y)
 
 
-def real(tree: Any) -> Any:
+def real(tree: Tree) -> Tree:
     """The real part of every leaf.
 
     Example:
@@ -224,10 +229,10 @@ def real(tree: Any) -> Any:
         >>> optax_ls.tree.real([jnp.array([1 + 2j])])
         [Array([1.], dtype=float32)]
     """
-    return jax.tree.map(jnp.real, tree)
+    return map_leaves(jnp.real, tree)
 
 
-def conj(tree: Any) -> Any:
+def conj(tree: Tree) -> Tree:
     """The complex conjugate of every leaf.
 
     Example:
@@ -235,10 +240,10 @@ def conj(tree: Any) -> Any:
         >>> optax_ls.tree.conj([jnp.array([1 + 2j])])
         [Array([1.-2.j], dtype=complex64)]
     """
-    return jax.tree.map(jnp.conj, tree)
+    return map_leaves(jnp.conj, tree)
 
 
-def cast_like(tree: Any, other_tree: Any) -> Any:
+def cast_like(tree: Tree, other_tree: chex.ArrayTree) -> Tree:
     """A tree with the dtypes of another one of the same structure.
 
     Example:
@@ -246,4 +251,4 @@ def cast_like(tree: Any, other_tree: Any) -> Any:
         >>> optax_ls.tree.cast_like([1.0], [jnp.array(2.0, jnp.bfloat16)])
         [Array(1, dtype=bfloat16)]
     """
-    return jax.tree.map(lambda x, y: numerics.strong(x, jnp.asarray(y).dtype), tree, other_tree)
+    return map_leaves(lambda x, y: numerics.strong(x, jnp.asarray(y).dtype), tree, other_tree)

@@ -1,4 +1,4 @@
-"""The types of gradient transformations, as Optax has them.
+"""The types of this package, and those of gradient transformations as Optax has them.
 
 A transformation is a pair of pure functions::
 
@@ -7,16 +7,40 @@ A transformation is a pair of pure functions::
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional, Protocol, Union
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional, Protocol, TypeVar, Union
 
 import chex
 import jax
 
 Params = chex.ArrayTree
+"""A tree of real or complex floating-point arrays."""
 Updates = chex.ArrayTree
+"""A tree like the params: a gradient, a direction or a step."""
 OptState = chex.ArrayTree
+"""The state of a transformation: a tree of arrays."""
+Scalar = jax.Array
+"""A real number of the search dtype: a step, a value, a slope or an error."""
+Flag = jax.Array
+"""A scalar of type bool."""
+Counter = jax.Array
+"""A scalar of JAX's default integer type."""
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule = Union[float, jax.Array, Schedule]
+
+Tree = TypeVar("Tree")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault  # part of every type checker
+
+    State = TypeVarWithDefault("State", default=Any)
+    ParamsType = TypeVarWithDefault("ParamsType", bound=Params, default=Any)
+else:
+    State, ParamsType = TypeVar("State"), TypeVar("ParamsType")
+
+
+def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Any) -> Tree:
+    """:func:`jax.tree.map`, for type checkers: the result has the type of ``tree``."""
+    mapped: Tree = jax.tree.map(fn, tree, *others)
+    return mapped
 
 
 class TransformInitFn(Protocol):
@@ -33,32 +57,42 @@ class TransformUpdateFn(Protocol):
     ) -> tuple[Updates, OptState]: ...
 
 
-class TransformUpdateExtraArgsFn(Protocol):
+class TransformUpdateExtraArgsFn(Protocol[State]):
     """As :class:`TransformUpdateFn`, and takes further keyword arguments such as ``value``."""
 
     def __call__(
-        self,
-        updates: Updates,
-        state: OptState,
-        params: Optional[Params] = None,
-        **extra_args: Any,
-    ) -> tuple[Updates, OptState]: ...
+        self, updates: Tree, state: State, params: Optional[Params] = None, **extra_args: Any
+    ) -> tuple[Tree, State]: ...
 
 
-class GradientTransformation(NamedTuple):
-    """A pair of pure functions that transforms gradients.
+class _InitAndUpdate(NamedTuple):
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+
+
+# Python 3.10 has no generic named tuples, so the generic class is made of a named tuple.
+class GradientTransformation(_InitAndUpdate, Generic[State]):
+    """A pair of pure functions that transforms gradients; generic in the type of its state.
 
     Attributes:
         init: makes the state from the parameters.
         update: transforms updates; see :class:`TransformUpdateFn`.
     """
 
-    init: Callable[..., Any]
-    update: Callable[..., Any]
+    __slots__ = ()
+    if TYPE_CHECKING:
+
+        @property
+        def init(self) -> Callable[[Params], State]: ...
+
+        @property
+        def update(self) -> TransformUpdateExtraArgsFn[State]: ...
 
 
-class GradientTransformationExtraArgs(GradientTransformation):
+class GradientTransformationExtraArgs(GradientTransformation[State]):
     """A transformation whose ``update`` accepts any keyword arguments."""
+
+    __slots__ = ()
 
 
 class EmptyState(NamedTuple):
@@ -82,4 +116,4 @@ class ScaleByScheduleState(NamedTuple):
         count: counter, number of updates so far.
     """
 
-    count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as Optax's does
+    count: Counter  # type: ignore[assignment]  # hides tuple.count, as Optax's does

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any, Optional, Union
+from typing import Any, Literal, Optional, Union
 
 import chex
 import jax
@@ -14,6 +14,7 @@ from .._core.linesearch.backtracking import Backtracking
 from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
+from .._core.types import ParamsType
 from .bounds import Bounds
 from .flatten import on_one_device
 from .host import solve
@@ -27,7 +28,7 @@ from .termination import Limits
 
 def minimize(
     fun: Callable[..., Any],
-    params: Any,
+    params: ParamsType,
     *,
     bounds: Any = None,
     args: tuple[Any, ...] = (),
@@ -35,7 +36,7 @@ def minimize(
     has_aux: bool = False,
     value_and_grad: bool = False,
     memory_size: int = 10,
-    linesearch: Union[str, LineSearch] = "more_thuente",
+    linesearch: Union[Literal["more_thuente", "zoom", "backtracking"], LineSearch] = "more_thuente",
     max_linesearch_steps: Optional[int] = None,
     gtol: Optional[chex.Numeric] = None,
     ftol: Optional[chex.Numeric] = None,
@@ -46,7 +47,7 @@ def minimize(
     history: bool = False,
     state: Optional[MinimizeState] = None,
     implicit_diff: bool = False,
-) -> MinimizeResult:
+) -> MinimizeResult[ParamsType]:
     r"""Minimises a function with L-BFGS.
 
     The loop is one compiled program with one copy of the objective. It is compiled once for a
@@ -59,6 +60,13 @@ def minimize(
     Args:
         fun: the objective, ``fun(params, *args, **kwargs)``. It returns a real scalar.
         params: where to start; any tree of real or complex floats.
+        bounds: a tuple ``(lower, upper)``. Each is None, a number, or a tree of numbers or arrays
+            that is a prefix of the tree of params and broadcasts to its leaves; None and infinities
+            leave entries open. An object with ``lb`` and ``ub``, as ``scipy.optimize.Bounds``, will
+            do. Bounds get the dtypes of the params. They may be traced, and other bounds compile
+            nothing. A start outside is moved to the nearest point inside, and the function is
+            only evaluated inside. ``gtol`` then applies to the projected gradient
+            ``x - P(x - grad)``.
         args: further positional arguments of ``fun``: trees of arrays, numbers or anything else.
             Anything else should be hashable, or the program is compiled at each call.
         kwargs: keyword arguments of ``fun``, likewise.
@@ -113,52 +121,65 @@ def minimize(
         >>> bool(result.success)
         True
     """
-    checks.function("fun", fun)
-    checks.float_leaves("params", params)
-    if not isinstance(args, tuple):
-        raise TypeError(f"args must be a tuple, such as (data,), got {type(args).__name__}")
-    if kwargs is not None and not isinstance(kwargs, dict):
-        raise TypeError(f"kwargs must be a dictionary, got {type(kwargs).__name__}")
-    checks.whole_number("memory_size", memory_size, at_least=1)
-    checks.number("gtol", gtol, at_least=0, optional=True)
-    checks.number("ftol", ftol, at_least=0, optional=True)
-    checks.whole_number("max_iters", max_iters, at_least=0)
-    if max_evals is not None:
-        checks.whole_number("max_evals", max_evals, at_least=1)
-    if max_linesearch_steps is not None:
-        checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
-    if callback is not None:
-        checks.function("callback", callback)
-    search = _search(linesearch, max_linesearch_steps)
-    if history and isinstance(max_iters, jax.core.Tracer):
-        raise ValueError("history=True needs to know how many rows: max_iters must not be traced")
+    with checks.ErrorsEndHere():
+        checks.function("fun", fun)
+        checks.float_leaves("params", params)
+        if not jax.tree.leaves(params):
+            raise TypeError(f"params must hold at least one array, got {checks.shown(params)}")
+        if not isinstance(args, tuple):
+            raise TypeError(f"args must be a tuple, such as (data,), got {type(args).__name__}")
+        if kwargs is not None and not isinstance(kwargs, dict):
+            raise TypeError(f"kwargs must be a dictionary, got {type(kwargs).__name__}")
+        checks.whole_number("memory_size", memory_size, at_least=1)
+        checks.number("gtol", gtol, at_least=0, optional=True)
+        checks.number("ftol", ftol, at_least=0, optional=True)
+        checks.whole_number("max_iters", max_iters, at_least=0)
+        if max_evals is not None:
+            checks.whole_number("max_evals", max_evals, at_least=1)
+        if max_linesearch_steps is not None:
+            checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
+        if callback is not None:
+            checks.function("callback", callback, "an IterationInfo")
+        search = _search(linesearch, max_linesearch_steps)
+        if history and isinstance(max_iters, jax.core.Tracer):
+            raise ValueError(
+                "history=True needs to know how many rows: max_iters must not be traced"
+            )
 
-    dtype = numerics.search_dtype(params)
-    if gtol is None:
-        gtol = float(numerics.finfo(dtype).eps) ** 0.75
-    limits = Limits(
-        gtol=numerics.on_host(gtol, dtype),
-        ftol=None if ftol is None else numerics.on_host(ftol, dtype),
-        num_iters=numerics.counter_on_host(max_iters),
-        num_evals=numerics.counter_on_host(sys.maxsize if max_evals is None else max_evals),
-    )
-    inputs = Inputs(args, kwargs or {})
-    settings = Settings(
-        search=search,
-        memory_size=int(memory_size),
-        has_aux=bool(has_aux),
-        gives_grad=bool(value_and_grad),
-        rows=int(max_iters) + 1 if history else 0,
-        joins_leaves=on_one_device((fun, params, inputs, state)),
-    )
-    if state is not None:
-        _check_state(state, params, settings)
-    box = Bounds.of(bounds, params)
-    report = _reporter(callback, progress, max_iters)
-    if implicit_diff:
-        return solve_with_derivatives(fun, params, inputs, settings, box, limits, state, report)
-    return solve(fun, params, inputs, settings, box, limits, state, report)
+        dtype = numerics.search_dtype(params)
+        if gtol is None:
+            gtol = float(numerics.finfo(dtype).eps) ** 0.75
+        limits = Limits(
+            gtol=numerics.on_host(gtol, dtype),
+            ftol=None if ftol is None else numerics.on_host(ftol, dtype),
+            num_iters=numerics.counter_on_host(max_iters),
+            num_evals=numerics.counter_on_host(sys.maxsize if max_evals is None else max_evals),
+        )
+        inputs = Inputs(args, kwargs or {})
+        settings = Settings(
+            search=search,
+            memory_size=int(memory_size),
+            has_aux=bool(has_aux),
+            gives_grad=bool(value_and_grad),
+            rows=int(max_iters) + 1 if history else 0,
+            joins_leaves=on_one_device((fun, params, inputs, state)),
+        )
+        if state is not None:
+            _check_state(state, params, settings)
+        report = _reporter(callback, progress, max_iters)
+        box = Bounds.of(bounds, params)
+        if implicit_diff:
+            return solve_with_derivatives(fun, params, inputs, settings, box, limits, state, report)
+        given = fun, params, inputs, box, limits, state
+        given = checks.not_differentiable(_NO_DERIVATIVE, given)
+        fun, params, inputs, box, limits, state = given
+        return solve(fun, params, inputs, settings, box, limits, state, report)
 
+
+_NO_DERIVATIVE = (
+    "minimize is differentiable only with implicit_diff=True, and with respect to arrays in args "
+    "and kwargs. If no derivative is wanted, apply jax.lax.stop_gradient to the arguments"
+)
 
 _SEARCHES: dict[str, Callable[[int], LineSearch]] = {
     # A curvature tighter than the usual 0.9 pays: better pairs, for few evaluations more.

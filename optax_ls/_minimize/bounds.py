@@ -3,8 +3,8 @@
 The iterates move along projected paths, ``P(x + step d)`` with P the projection onto the box
 (Bertsekas, Projected Newton methods for optimization problems with simple constraints, SIAM J.
 Control and Optimization 20 (1982), 221-246). An entry at a bound is fixed for an iteration if the
-gradient there points outwards. The direction is that of L-BFGS in the space of the free entries: all
-inner products of pairs leave the fixed ones out.
+gradient there points outwards. The direction is that of L-BFGS in the space of the free entries:
+all inner products of pairs leave the fixed ones out.
 """
 
 from typing import Any, NamedTuple, Optional
@@ -17,7 +17,7 @@ from .._core import checks, numerics, reductions
 
 
 class Bounds(NamedTuple):
-    """The bounds of each leaf: two trees like the params, of arrays that broadcast to its leaves."""
+    """The bounds: two trees like the params, of arrays that broadcast to the leaves."""
 
     lower: Any
     upper: Any
@@ -36,8 +36,9 @@ class Bounds(NamedTuple):
             bounds = bounds.lb, bounds.ub
         if not isinstance(bounds, tuple) or len(bounds) != 2:
             raise TypeError(
-                "bounds must be a tuple (lower, upper), or have lb and ub as scipy.optimize.Bounds; "
-                f"a list of pairs is not accepted, got {bounds!r}"
+                "bounds must be a tuple (lower, upper), or have lb and ub as "
+                "scipy.optimize.Bounds; a list of pairs is not accepted, got "
+                f"{checks.shown(bounds)}"
             )
         if bounds[0] is None and bounds[1] is None:
             return None

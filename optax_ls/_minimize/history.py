@@ -13,7 +13,7 @@ class History(NamedTuple):
     """The convergence history of :func:`minimize`: row k is the state after k iterations.
 
     Row 0 is the start. All are arrays of shape ``(max_iters + 1,)``; rows that were not reached
-    have a value of NaN.
+    are zero, and only these have no evaluations.
 
     Attributes:
         value: of the search dtype, the objective.
@@ -30,8 +30,8 @@ class History(NamedTuple):
     @classmethod
     def empty(cls, rows: int, dtype: Any) -> "History":
         """A history to be filled."""
-        nan = jnp.full((rows,), jnp.nan, dtype)
-        return cls(nan, nan, nan, jnp.broadcast_to(numerics.counter(), (rows,)))
+        zeros = jnp.zeros((rows,), dtype)
+        return cls(zeros, zeros, zeros, jnp.broadcast_to(numerics.counter(), (rows,)))
 
     def record(self, row: jax.Array, condition: jax.Array, state: Any) -> "History":
         """The history with ``state`` in a row, where the condition holds."""
@@ -50,5 +50,5 @@ class History(NamedTuple):
                 f"rows() is for one run, and here are runs of shape {np.shape(self.value)[:-1]}; "
                 "take one with jax.tree.map(lambda column: column[i], history)"
             )
-        reached = ~np.isnan(np.asarray(self.value)) | (np.asarray(self.num_evals) > 0)
-        return History(*(np.asarray(column)[reached] for column in self))
+        columns = jax.tree.map(np.asarray, jax.device_get(self))
+        return History(*(column[columns.num_evals > 0] for column in columns))

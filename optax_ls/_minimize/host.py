@@ -5,10 +5,13 @@ results do not depend on the slices. Between two slices Python is in charge: it 
 and the progress bar, and raises KeyboardInterrupt. Inside a trace there are no slices.
 """
 
+import contextlib
 import functools
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 import jax
@@ -47,11 +50,12 @@ def solve(
             far, unless nothing was evaluated yet.
     """
     programs, arrays = look_up(fun, inputs, settings)
-    if not _is_traced((params, arrays, bounds, limits, state)):
-        result = _in_slices(programs, params, arrays, bounds, limits, state, report)
-        if result is not None:
-            return result
-    return programs.whole(params, arrays, bounds, limits, state, report=report)
+    with jax.transfer_guard("allow"):  # limits and counts, even where users forbid their own
+        if not _is_traced((params, arrays, bounds, limits, state)):
+            result = _in_slices(programs, params, arrays, bounds, limits, state, report)
+            if result is not None:
+                return result
+        return programs.whole(params, arrays, bounds, limits, state, report=report)
 
 
 def _is_traced(tree: Any) -> bool:
@@ -80,15 +84,13 @@ def _in_slices(
         if _is_traced(trace.consts):
             return None
     observer = None if report is None else report.observer()
-    slices: list[MinimizeResult] = []
+    result: Optional[MinimizeResult] = None
     try:
         while True:
-            # The call itself extends the list. An interrupt between a call and an assignment would
-            # lose the state, since the one before is donated.
-            slices.extend(map(advance, [pace.next_pause(*counts, report)], [state], [history]))
-            del slices[:-1]
-            result, before = slices[0], counts
-            state, history = result.state, result.history
+            pause = pace.next_pause(*counts, report)
+            with _interrupts_deferred():  # the state is donated, so its successor must not be lost
+                result = advance(pause, state, history)
+            state, history, before = result.state, result.history, counts
             counts = int(result.num_iters), int(result.num_evals)
             pace.observe(counts[1] - before[1])
             ended = int(result.status) != MinimizeStatus.RUNNING
@@ -99,9 +101,26 @@ def _in_slices(
             if ended:
                 return result
     except KeyboardInterrupt as interrupt:
-        if slices:
-            interrupt.result = slices[-1]  # type: ignore[attr-defined]
+        if result is not None:
+            interrupt.result = result  # type: ignore[attr-defined]
         raise
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Handles Ctrl-C at the end of the block."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, Any]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        handler(*received[-1])
 
 
 def _stopped(result: MinimizeResult) -> MinimizeResult:

@@ -51,27 +51,28 @@ def solve_with_derivatives(
 
     def gradient(parts: Any, fun: Any, inputs: Inputs) -> Any:
         found = evaluator(fun, inputs, settings, dtype)(_joined(parts, x))
-        return _parts(tree.conj(found.grad))
+        return _parts(tree.conj(found.grad), dtype)
 
     def hessian(v: Any) -> Any:
         of_fun = functools.partial(gradient, fun=frozen_fun, inputs=frozen)
-        return on_free(lambda v: jax.jvp(of_fun, (_parts(x),), (v,))[1], v)
+        return on_free(lambda v: jax.jvp(of_fun, (_parts(x, dtype),), (v,))[1], v)
 
+    @numerics.promotes
     def solve_linear(hessian: Callable[[Any], Any], b: Any) -> Any:
         preconditioner = inverse_hessian(result)
         solution, _ = jax.scipy.sparse.linalg.cg(  # type: ignore[no-untyped-call]
             hessian,
             b,
             tol=float(numerics.finfo(dtype).eps) ** 0.75,
-            M=lambda v: on_free(lambda v: _parts(preconditioner(_joined(v, x))), v),
+            M=lambda v: on_free(lambda v: _parts(preconditioner(_joined(v, x)), dtype), v),
         )
         return solution
 
     # Zero, with the derivatives of the gradient.
-    residual = of_free(gradient(_parts(x), fun, inputs))
+    residual = of_free(gradient(_parts(x, dtype), fun, inputs))
     residual = tree.sub(residual, _frozen(residual))
     step = jax.lax.custom_linear_solve(hessian, residual, solve_linear, symmetric=True)
-    params = _joined(tree.sub(_parts(x), step), x)
+    params = _joined(tree.sub(_parts(x, dtype), step), x)
     found = evaluator(fun, inputs, settings, dtype)(params)
     return result._replace(params=params, value=found.value, aux=found.aux)
 
@@ -81,9 +82,15 @@ def _frozen(inputs: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if is_array(x) else x, inputs)
 
 
-def _parts(params: Any) -> Any:
-    """Real and imaginary parts of complex leaves; real leaves as they are."""
-    return jax.tree.map(lambda p: (p.real, p.imag) if jnp.iscomplexobj(p) else p, params)
+def _parts(params: Any, dtype: Any) -> Any:
+    """Real and imaginary parts of complex leaves, and real leaves, all in one dtype."""
+
+    def parts(p: jax.Array) -> Any:
+        if jnp.iscomplexobj(p):
+            return p.real.astype(dtype), p.imag.astype(dtype)
+        return p.astype(dtype)
+
+    return jax.tree.map(parts, params)
 
 
 def _joined(parts: Any, params: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 
-from .._core import batching, tree
+from .._core import batching, numerics, tree
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from .bounds import Bounds
@@ -23,6 +23,7 @@ from .termination import Limits, Pause
 Carry = tuple[MinimizeState, Optional[History]]
 
 
+@numerics.promotes
 def run(
     search: LineSearch,
     evaluate: Callable[[Any], Evaluation],
@@ -77,6 +78,7 @@ def run(
     return final
 
 
+@numerics.promotes
 def best(state: MinimizeState, bounds: Optional[Bounds]) -> tuple[Point, jax.Array]:
     """The lowest point known and the value there; it may be a trial of an unfinished search."""
     memory, trial = state.memory, state.best

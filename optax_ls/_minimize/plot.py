@@ -8,17 +8,20 @@ import numpy as np
 from .history import History
 from .result import MinimizeResult
 
-# So many runs are told apart by colour and have dots; more are drawn as thin lines in one colour.
+# So many runs have a colour each; more are drawn as thin lines in one colour.
 _FEW = 10
+# Iterations are drawn as dots if the longest of few runs has no more than this.
+_MAX_DOTS = 100
 
 
 def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> Any:
     """Draws value, gradient and the steps of each search against the evaluations so far.
 
-    The value is drawn less the lowest one, on a logarithmic scale, if that shows anything. A
-    triangle on the lower edge stands for zero. Every dot is an iteration, so gaps between dots are
-    searches that tried several steps. Many runs at once (from :func:`jax.vmap`) are many lines,
-    each less the lowest value of its own.
+    The value is drawn less the lowest one, on a logarithmic scale, if that shows anything. If a run
+    ended without success, its lowest value is no minimum, and values are drawn as they are. A
+    triangle on the lower edge stands for zero. In short runs every dot is an iteration, so gaps
+    between dots are searches that tried several steps. A dashed line shows ``gtol``. Many runs at
+    once (from :func:`jax.vmap`) are many lines, each less the lowest value of its own.
 
     It needs matplotlib, but neither pyplot nor a screen: nothing pops up and nothing is left open.
 
@@ -34,20 +37,23 @@ def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> 
         TypeError: ``result`` is neither.
         ImportError: matplotlib is not installed.
     """
+    whole = result if isinstance(result, MinimizeResult) else None
     history = _history_of(result)
     if figure is None:
         figure = new_figure()
     runs = _runs(history)
     ends = np.array([run.num_evals[-1] for run in runs])
-    if isinstance(result, MinimizeResult):
-        ends = np.ravel(result.num_evals)
+    if whole is not None:
+        ends = np.ravel(whole.num_evals)
     top, middle, bottom = figure.subplots(
         3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 1]}
     )
-    _draw_values(top, runs)
+    _draw_values(top, runs, has_minima=whole is None or bool(np.all(whole.success)))
     norms = [run.grad_norm for run in runs]
     _draw(middle, runs, norms, logarithmic=any(np.any(_finite(norm) > 0) for norm in norms))
     middle.set_ylabel("max |gradient|")
+    if whole is not None and whole.gtol is not None:
+        _draw_tolerances(middle, np.unique(whole.gtol))
     _draw_searches(bottom, runs, ends)
     bottom.set_xlabel("evaluations")
     first, last = min(int(run.num_evals[0]) for run in runs), int(ends.max())
@@ -55,8 +61,8 @@ def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> 
     bottom.set_xlim(first - margin, last + margin)
     bottom.xaxis.get_major_locator().set_params(integer=True)
     figure.align_ylabels([top, middle, bottom])
-    if isinstance(result, MinimizeResult):
-        top.set_title(result.message.replace("; ", "\n"), fontsize="medium", wrap=True)
+    if whole is not None:
+        top.set_title(whole.message.replace("; ", "\n"), fontsize="medium", wrap=True)
     return figure
 
 
@@ -115,17 +121,32 @@ def _style(index: int, count: int) -> dict[str, Any]:
     return {"color": f"C{index}", "linewidth": 1.2}
 
 
-def _draw_values(ax: Any, runs: list[History]) -> None:
-    """Values less the lowest of their run; as they are if there is no other than the lowest."""
+def _draw_values(ax: Any, runs: list[History], has_minima: bool) -> None:
+    """Values less the lowest of their run, if that is a minimum and shows anything."""
     excesses = [run.value - _lowest(run.value) for run in runs]
-    logarithmic = any(np.any(_finite(excess) > 0) for excess in excesses)
-    _draw(ax, runs, excesses if logarithmic else [run.value for run in runs], logarithmic)
-    ax.set_ylabel("value \N{MINUS SIGN} lowest" if logarithmic else "value")
+    values = [run.value for run in runs]
+    if has_minima and any(np.any(_finite(excess) > 0) for excess in excesses):
+        _draw(ax, runs, excesses, logarithmic=True)
+        ax.set_ylabel("value \N{MINUS SIGN} lowest")
+        return
+    finite = np.concatenate(values)
+    finite = finite[np.isfinite(finite)]
+    logarithmic = bool(finite.size and 0 < 10 * finite.min() < finite.max())
+    _draw(ax, runs, values, logarithmic=logarithmic and not has_minima)
+    ax.set_ylabel("value")
+
+
+def _draw_tolerances(ax: Any, tolerances: Any) -> None:
+    for tolerance in tolerances[tolerances > 0][:_FEW]:
+        place = {"transform": ax.get_yaxis_transform()}  # x is a fraction of the width
+        ax.hlines(tolerance, 0, 1, linestyle="--", linewidth=0.8, color="0.4", **place)
+        ax.text(0.995, tolerance, "gtol", ha="right", va="bottom", color="0.4", **place)
 
 
 def _draw(ax: Any, runs: list[History], columns: list[Any], logarithmic: bool) -> None:
     """Lines of a column against evaluations; on a logarithmic scale zeros are triangles."""
-    dots = {"marker": "."} if len(runs) <= _FEW else {}
+    longest = max(run.num_evals.size for run in runs)
+    dots = {"marker": "."} if len(runs) <= _FEW and longest <= _MAX_DOTS else {}
     triangles = {"linestyle": "", "marker": 7, "markersize": 5, "clip_on": False}
     for index, (run, column) in enumerate(zip(runs, columns, strict=True)):
         style, column = _style(index, len(runs)), _finite(column)

@@ -162,8 +162,11 @@ class Programs:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
         params = jax.tree.map(jnp.asarray, params)
         flattening = Flattening.of(params, joins=self.settings.joins_leaves)
-        evaluate = flattening.flatten_objective(
-            lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
+        evaluate, _ = objective.trace(
+            flattening.flatten_objective(
+                lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
+            ),
+            jax.eval_shape(flattening.flatten, params),
         )
 
         flat_bounds = None if bounds is None else flattening.flatten_bounds(bounds)
@@ -193,6 +196,7 @@ class Programs:
             status=state.status,
             state=state,
             history=history,
+            gtol=limits.gtol,
             active=None if bounds is None else bounds.active(flattening.unflatten(best.params)),
         )
 

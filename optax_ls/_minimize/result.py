@@ -2,14 +2,23 @@
 
 import enum
 import functools
+import math
 import operator
-from typing import Any, NamedTuple, Optional
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from .._core import checks
+from .._core.types import Counter, Flag, ParamsType, Scalar
 from .history import History
+
+if TYPE_CHECKING:
+    from .state import MinimizeState
+
+# So many params are printed; of more, the smallest and the largest.
+_FEW = 10
 
 
 class MinimizeStatus(enum.IntEnum):
@@ -54,8 +63,7 @@ _MESSAGES = {
     MinimizeStatus.ITERATION_LIMIT: "Stopped at the limit of iterations, max_iters.",
     MinimizeStatus.EVALUATION_LIMIT: "Stopped at the limit of evaluations, max_evals.",
     MinimizeStatus.SEARCH_FAILED: (
-        "The line search failed, along steepest descent too: these are the best params found. "
-        "Is the gradient that of the value, and continuous?"
+        "The line search failed, along steepest descent too: these are the best params found."
     ),
     MinimizeStatus.START_NOT_FINITE: (
         "The start, its value or its gradient is NaN or infinite: start elsewhere."
@@ -64,8 +72,23 @@ _MESSAGES = {
 }
 
 
-class MinimizeResult(NamedTuple):
-    """The result of :func:`minimize`.
+class _Fields(NamedTuple):
+    params: Any
+    value: Scalar
+    grad: Any
+    aux: Any
+    num_iters: Counter
+    num_evals: Counter
+    status: Counter
+    state: "MinimizeState"
+    history: Optional[History]
+    gtol: Optional[Scalar] = None
+    active: Any = None
+
+
+# Python 3.10 has no generic named tuples, so the generic class is made of a named tuple.
+class MinimizeResult(_Fields, Generic[ParamsType]):
+    """The result of :func:`minimize`, generic in the type of its params.
 
     Scalars are of the search dtype unless said otherwise. Printed, it is a small table.
 
@@ -79,76 +102,208 @@ class MinimizeResult(NamedTuple):
         status: counter, a :class:`MinimizeStatus`: why it stopped.
         state: a :class:`MinimizeState`, to go on from.
         history: a :class:`History`; None unless asked for.
+        gtol: the largest entry of a gradient that counts as small.
         active: tree like the params of int8, -1 for entries at the lower bound, 1 for entries at
             the upper one, else 0; None without bounds.
     """
 
-    params: Any
-    value: jax.Array
-    grad: Any
-    aux: Any
-    num_iters: jax.Array
-    num_evals: jax.Array
-    status: jax.Array
-    state: Any
-    history: Optional[History]
-    active: Any = None
+    __slots__ = ()
+    if TYPE_CHECKING:
+
+        @property
+        def params(self) -> ParamsType: ...
+
+        @property
+        def grad(self) -> ParamsType: ...
 
     @property
-    def success(self) -> jax.Array:
+    def success(self) -> Flag:
         """Bool: whether the gradient is small or the value has settled."""
         successes = (int(status) for status in MinimizeStatus if status.success)
-        return functools.reduce(operator.or_, (self.status == code for code in successes))
+        with jax.transfer_guard_host_to_device("allow"):  # the codes
+            return functools.reduce(operator.or_, (self.status == code for code in successes))
 
     @property
     def message(self) -> str:
-        """Why it stopped, in a sentence; for many runs at once, how many stopped for which reason.
+        """Why it stopped, and the cause; for many runs at once, how many stopped for which reason.
 
         Only on the host: under :func:`jax.jit` there is only ``status``.
         """
+        runs = np.size(self.status)
+        reasons = [(np.count_nonzero(which), text) for which, text in _reasons(self)]
         if np.ndim(self.status) == 0:
-            return MinimizeStatus(int(self.status)).message
-        codes, counts = np.unique(np.asarray(self.status), return_counts=True)
-        return "; ".join(
-            f"{count} of {np.size(self.status)}: {MinimizeStatus(int(code)).message}"
-            for code, count in zip(codes, counts, strict=True)
-        )
+            return reasons[0][1]
+        return "; ".join(f"{count} of {runs}: {text}" for count, text in reasons)
+
+    @property
+    def x(self) -> Any:
+        """The params, by SciPy's name."""
+        return self.params
+
+    @property
+    def fun(self) -> jax.Array:
+        """The value, by SciPy's name."""
+        return self.value
+
+    @property
+    def jac(self) -> Any:
+        """The gradient, by SciPy's name."""
+        return self.grad
+
+    @property
+    def nit(self) -> jax.Array:
+        """The number of iterations, by SciPy's name."""
+        return self.num_iters
+
+    @property
+    def nfev(self) -> jax.Array:
+        """The number of evaluations, by SciPy's name."""
+        return self.num_evals
 
     def __str__(self) -> str:
         if not all(_is_known(x) for x in (self.value, self.status)):
             return f"MinimizeResult(params={self.params}, value={self.value}, status={self.status})"
-        leaves = jax.tree.leaves(self.params)
-        largest = max(
-            (float(jnp.max(jnp.abs(leaf), initial=0)) for leaf in jax.tree.leaves(self.grad)),
-            default=0.0,
-        )
-        dtypes = ", ".join(sorted({str(leaf.dtype) for leaf in leaves})) or "none"
+        summary, leaves = _params(self.params)
         rows = [
             ("value", _span(self.value, ".10g")),
-            ("max |grad|", f"{largest:.3g}"),
+            ("max |grad|", _span(_largest(self.grad, np.shape(self.status)), ".3g")),
             ("iterations", _span(self.num_iters, "d")),
             ("evaluations", _span(self.num_evals, "d")),
-            ("params", f"{sum(np.size(leaf) for leaf in leaves):,} of {dtypes}"),
+            ("params", summary),
+            *self._row_of_bounds(),
             ("success", _span(self.success, "")),
         ]
         lines = [f"  {name:12} {value}" for name, value in rows]
-        return "\n".join(["MinimizeResult", *lines, f"  {self.message}"])
+        return "\n".join(["MinimizeResult", *lines, f"  {self.message}", *leaves])
+
+    def _row_of_bounds(self) -> list[tuple[str, str]]:
+        """The number of entries at a bound, for the table; nothing without bounds."""
+        active = jax.tree.leaves(self.active)
+        count = sum(np.count_nonzero(_on_host(leaf)) for leaf in active)
+        return [("at a bound", f"{count:,}")] if active else []
 
     def __repr__(self) -> str:
         return str(self)
 
 
+# The message.
+
+Reasons = Iterator[tuple[Any, str]]
+"""Runs, as bools like the status, and a text on why these stopped."""
+
+
+def _reasons(result: MinimizeResult) -> Reasons:
+    """The messages of all statuses that occur, each with its cause."""
+    codes = _on_host(result.status)
+    for code in np.unique(codes):
+        status = MinimizeStatus(int(code))
+        for which, cause in _CAUSES.get(status, _no_cause)(result, codes == code):
+            if np.any(which):
+                yield which, f"{status.message} {cause}".rstrip()
+
+
+def _no_cause(result: MinimizeResult, which: Any) -> Reasons:
+    yield which, ""
+
+
+def _of_small_gradient(result: MinimizeResult, which: Any) -> Reasons:
+    is_zero = (_on_host(result.num_iters) == 0) & (_largest(result.grad, which.shape) == 0)
+    yield which & ~is_zero, ""
+    yield which & is_zero, "It is zero at the start: does the function depend on the params there?"
+
+
+def _of_start_not_finite(result: MinimizeResult, which: Any) -> Reasons:
+    trees = {"params": result.params, "value": result.value, "grad": result.grad}
+    names = [
+        checks.path_name(name, path)
+        for name, tree in trees.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if not np.isfinite(_on_host(leaf)[which]).all()
+    ]
+    yield which, f"Not finite: {', '.join(names)}."
+
+
+def _of_search_failed(result: MinimizeResult, which: Any) -> Reasons:
+    hit_nonfinite = _on_host(result.state.progress.hit_nonfinite)
+    yield which & ~hit_nonfinite, "Is the gradient that of the value, and continuous?"
+    yield (
+        which & hit_nonfinite,
+        "It met points where the value or the gradient is NaN or infinite: does the function "
+        "decrease towards the edge of where it is defined?",
+    )
+
+
+def _of_limit(setting: str, result: MinimizeResult, which: Any) -> Reasons:
+    yield (
+        which,
+        f"If the value is still decreasing, scale the params (the columns of the data) to similar "
+        f"sizes, or raise {setting}. If it is low enough, give a larger gtol.",
+    )
+
+
+_CAUSES: dict[MinimizeStatus, Callable[[MinimizeResult, Any], Reasons]] = {
+    MinimizeStatus.GRADIENT_SMALL: _of_small_gradient,
+    MinimizeStatus.ITERATION_LIMIT: functools.partial(_of_limit, "max_iters"),
+    MinimizeStatus.EVALUATION_LIMIT: functools.partial(_of_limit, "max_evals"),
+    MinimizeStatus.SEARCH_FAILED: _of_search_failed,
+    MinimizeStatus.START_NOT_FINITE: _of_start_not_finite,
+}
+
+
+# The table.
+
+
 def _is_known(x: Any) -> bool:
-    return isinstance(x, (jax.Array, np.ndarray)) and not isinstance(x, jax.core.Tracer)
+    is_array = isinstance(x, (jax.Array, np.ndarray, np.generic))
+    return is_array and not isinstance(x, jax.core.Tracer)
+
+
+def _on_host(x: Any) -> Any:
+    return np.asarray(jax.device_get(x))
 
 
 def _span(x: Any, spec: str) -> str:
-    """A number, or from where to where many reach."""
-    x = np.asarray(x)
+    """A number, or the range of many: those that are finite, and how many are not."""
+    x = _on_host(x)
     if x.ndim == 0:
         return format(x.item(), spec)
-    if x.size == 0:
-        return "none"
     if x.dtype == bool:
         return f"{np.count_nonzero(x)} of {x.size}"
-    return f"{format(x.min().item(), spec)} to {format(x.max().item(), spec)}"
+    finite = x[np.isfinite(x)]
+    texts = []
+    if finite.size:
+        texts.append(" to ".join(format(end.item(), spec) for end in (finite.min(), finite.max())))
+    if finite.size < x.size:
+        texts.append(f"{x.size - finite.size} not finite")
+    return ", ".join(texts) or "none"
+
+
+def _largest(tree: Any, shape: tuple[int, ...]) -> Any:
+    """The largest absolute value in a tree for each run of many; NaN if any is NaN.
+
+    ``shape`` is that of the runs; leaves have further axes.
+    """
+    largest = np.zeros(shape)
+    for leaf in map(jax.device_get, jax.tree.leaves(tree)):
+        rows = np.abs(leaf).reshape(*shape, math.prod(leaf.shape[len(shape) :]))
+        largest = np.maximum(largest, np.max(rows, axis=-1, initial=0))
+    return largest
+
+
+def _params(params: Any) -> tuple[str, list[str]]:
+    """The number and dtypes of params and their range; of few params, a line for each leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_on_host, params))
+    size = sum(leaf.size for _, leaf in leaves)
+    dtypes = ", ".join(sorted({str(leaf.dtype) for _, leaf in leaves})) or "none"
+    summary = f"{size:,} of {dtypes}"
+    if size <= _FEW:
+        names = [f"  {checks.path_name('params', path)} = " for path, _ in leaves]
+        texts = [
+            np.array2string(leaf, prefix=name)
+            for name, (_, leaf) in zip(names, leaves, strict=True)
+        ]
+        return summary, [name + text for name, text in zip(names, texts, strict=True)]
+    is_complex = any(np.iscomplexobj(leaf) for _, leaf in leaves)
+    entries = [np.abs(leaf) if is_complex else leaf for _, leaf in leaves]
+    reach = _span(np.concatenate([np.ravel(x).astype(float) for x in entries]), ".5g")
+    return f"{summary}, {'absolute values ' if is_complex else ''}from {reach}", []

@@ -32,8 +32,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as in `| head`
-        # Python flushes stdout once more when it exits, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Python flushes its streams once more when it exits, which must not fail again.
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return BROKEN_PIPE
 
 

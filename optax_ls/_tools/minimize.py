@@ -4,13 +4,14 @@ import argparse
 import csv
 import importlib
 import importlib.util
+import inspect
 import io
 import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Optional
@@ -24,10 +25,11 @@ from .._minimize.plot import new_figure, plot_history
 from .._minimize.result import MinimizeResult, MinimizeStatus
 from . import NO_SUCCESS, SUCCESS, CommandError
 
+_MAX_ITERS = inspect.signature(minimize).parameters["max_iters"].default
 _SETTINGS = (
     ("gtol", float, "stop when no entry of the gradient is larger"),
     ("ftol", float, "stop when the relative decrease of the value is no larger"),
-    ("max_iters", int, "largest number of iterations; default: 1000"),
+    ("max_iters", int, f"largest number of iterations; default: {_MAX_ITERS}"),
     ("max_evals", int, "largest number of evaluations"),
     ("memory_size", int, "number of pairs to keep; default: 10"),
     ("linesearch", str, "more_thuente (default), zoom or backtracking"),
@@ -98,7 +100,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(_as_json(result), allow_nan=False))
         else:
-            print(result, *_printed_params(result.params), *written, sep="\n")
+            print(result, *written, sep="\n")
     return SUCCESS if result.success else NO_SUCCESS
 
 
@@ -139,6 +141,8 @@ def _load(target: str) -> Callable[[Any], Any]:
         raise CommandError(f"{where!r} is neither a module nor a file that ends in .py")
     try:
         module = _import(where, is_file)
+    except BrokenPipeError:  # not a fault of the module, which prints something
+        raise
     except Exception as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and not is_file and f"{where}.".startswith(f"{missing}."):
@@ -182,6 +186,8 @@ def _minimized(target: str, fun: Callable[[Any], Any], params: Any, settings: An
     try:
         result = minimize(recorded, params, **settings)
         return jax.block_until_ready(result)  # type: ignore[no-untyped-call]
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if isinstance(error, (jax.errors.JAXTypeError, jax.errors.JAXIndexError)):
             raise CommandError(f"JAX cannot trace {target}: {_summary(error)}") from None
@@ -251,13 +257,6 @@ def _read_file(path: str, choice: Optional[str]) -> Any:
 
 
 # The result, for people and for files.
-
-
-def _printed_params(params: Any) -> Iterator[str]:
-    """A line for each leaf, long ones shortened."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        name = f"  params{jax.tree_util.keystr(path)} = "
-        yield name + np.array2string(np.asarray(leaf), threshold=20, prefix=name)
 
 
 def _as_npz(result: MinimizeResult) -> bytes:

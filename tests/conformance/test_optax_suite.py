@@ -34,7 +34,7 @@ class StandIn:
 
 
 def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, memory_idx):
-    """What Optax's tests call by a private name, done by our direction.
+    """Our direction, for the private function that Optax's tests call.
 
     ``memory_idx`` is the slot of the oldest pair; ``weights`` are 1 / <s, y>, of any sign.
     """
@@ -65,7 +65,7 @@ def _rows(memory: Any) -> np.ndarray:
 
 
 def extract_fns_kwargs(fns, kwargs):
-    """What Optax's tests call by a private name: our routing, for several functions at once."""
+    """Our routing, for the private function that Optax's tests call with several functions."""
     taken = [_objective.split_kwargs(fn, kwargs)[0] for fn in fns]
     used = {name for each in taken for name in each}
     return taken, {name: value for name, value in kwargs.items() if name not in used}

@@ -48,7 +48,7 @@ def assert_close(ours, theirs, rtol=1e-6):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol), ours, theirs)
 
 
-# sgd, side by side with Optax.
+# sgd, compared with Optax.
 
 
 def halving(count):

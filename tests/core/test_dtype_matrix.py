@@ -3,10 +3,11 @@
 The state's signature is a fixed point, the objective and the caller only see the dtypes and weak
 types of the user's params, and the solver works: values stay finite and fall.
 
-Types are settled when JAX traces, which is quick, so the full product of solvers, trees and modes
-is traced. What has to be compiled and run is chosen: every solver runs with every tree once, in the
-modes by turns, so that each pair of the three factors occurs. Steps outside of ``jit`` compile
-every operation by itself; there each tree and each solver is seen in each mode.
+Types are known once JAX has traced, which is quick, so the full product of solvers, trees and modes
+is traced. Compiling and running all of them would take long: every solver runs with every tree
+once, and the mode changes from one to the next, so each pair of the three factors occurs. Steps
+outside of ``jit`` compile each operation separately; there each tree and each solver runs in each
+mode.
 """
 
 from itertools import combinations
@@ -57,18 +58,18 @@ def modes(tree):
     return (True,) if tree in ONLY_WITH_X64 else (False, True)
 
 
-def in_turn(choices, turn):
-    return list(choices)[turn % len(choices)]
+def cyclic(choices, position):
+    return list(choices)[position % len(choices)]
 
 
 ALL = [Case(name, tree, x64) for tree in TREES for x64 in modes(tree) for name in SOLVERS]
 COMPILED = [
-    Case(name, tree, in_turn(modes(tree), i + j))
+    Case(name, tree, cyclic(modes(tree), i + j))
     for i, name in enumerate(SOLVERS)
     for j, tree in enumerate(TREES)
 ]
 STEPPED = [
-    Case(in_turn(SOLVERS, 2 * j + x64), tree, x64)
+    Case(cyclic(SOLVERS, 2 * j + x64), tree, x64)
     for j, tree in enumerate(TREES)
     for x64 in modes(tree)
 ]

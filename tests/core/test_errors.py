@@ -459,6 +459,19 @@ def test_value_and_grad_refuses_what_is_no_function():
         optax_ls.value_and_grad_from_state(3)(PARAMS, state=optax_ls.lbfgs().init(PARAMS))
 
 
+# Line searches and transformations.
+
+
+def test_search_in_place_of_a_transformation_leads_to_scale_by_linesearch():
+    with raises(TypeError, "got MoreThuente(max_steps=9", "scale_by_linesearch"):
+        optax_ls.lbfgs(linesearch=optax_ls.MoreThuente(9))
+
+
+def test_object_in_place_of_a_transformation_is_named_without_its_address():
+    with raises(TypeError, "init and update", "an object of type object"):
+        optax_ls.chain(object())
+
+
 # The rest.
 
 

@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "__init__": TOP - {"_tools"},
     "__main__": {"_tools"},
 }
-ONLY_IN_FUNCTIONS = {"tqdm", "matplotlib"}  # extras, which may be absent
+# Packages that may be absent: extras are imported in functions, types only by type checkers.
+DEFERRED = {"tqdm", "matplotlib", "typing_extensions"}
 TYPE_ALIASES = {"OptState", "Params", "ScalarOrSchedule", "Schedule", "Updates"}
 CLASSES_AND_FUNCTIONS = [
     name
@@ -49,14 +50,17 @@ NAMED_TUPLES = [
 # The direction of imports.
 
 
-def imports(node, in_function=False):
-    """Every import statement below a node, and whether it is inside a function."""
+def imports(node, deferred=False):
+    """Every import statement below a node, and whether importing the module does not run it."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield child, in_function
+            yield child, deferred
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            yield from imports(ast.Module(child.body), True)
+            yield from imports(ast.Module(child.orelse), deferred)
         else:
             is_function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef))
-            yield from imports(child, in_function or is_function)
+            yield from imports(child, deferred or is_function)
 
 
 def inside(name, source):
@@ -70,12 +74,12 @@ def inside(name, source):
 
 
 def outside(source):
-    """The packages that absolute imports name, and whether each is imported in a function."""
-    for node, in_function in imports(ast.parse(source)):
+    """The packages that absolute imports name, and whether each import is deferred."""
+    for node, deferred in imports(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name.partition(".")[0], in_function) for alias in node.names)
+            yield from ((alias.name.partition(".")[0], deferred) for alias in node.names)
         elif not node.level:
-            yield node.module.partition(".")[0], in_function
+            yield node.module.partition(".")[0], deferred
 
 
 def test_every_module_at_the_top_has_a_rule():
@@ -93,8 +97,8 @@ def test_imports_go_one_way(name):
 def test_absolute_imports_are_of_dependencies_and_the_standard_library(name):
     found = set(outside(MODULES[name].read_text()))
     allowed = {*sys.stdlib_module_names, *REQUIRES}
-    assert {x for x, in_function in found if not in_function} - allowed == set()
-    assert {x for x, in_function in found if in_function} - allowed - ONLY_IN_FUNCTIONS == set()
+    assert {x for x, deferred in found if not deferred} - allowed == set()
+    assert {x for x, deferred in found if deferred} - allowed - DEFERRED == set()
 
 
 @pytest.mark.parametrize(
@@ -120,13 +124,15 @@ def test_check_resolves_relative_imports(statement, found):
         ("from jax.sharding import Mesh", ("jax", False)),
         ("class A:\n    import tqdm", ("tqdm", False)),
         ("def f():\n    import tqdm", ("tqdm", True)),
+        ("if TYPE_CHECKING:\n    import tqdm", ("tqdm", True)),
+        ("if TYPE_CHECKING:\n    pass\nelse:\n    import tqdm", ("tqdm", False)),
     ],
 )
-def test_check_tells_imports_in_functions_apart(statement, found):
+def test_check_recognises_deferred_imports(statement, found):
     assert list(outside(statement)) == [found]
 
 
-# The core by itself.
+# The core alone.
 
 ALONE = """
 import functools, json, sys
@@ -253,3 +259,24 @@ def test_pickle_of_a_public_named_tuple_names_the_root_package(name):
 )
 def test_pickled_state_of_a_solver_names_only_the_root_package(solver):
     assert modules_in_pickle(solver.init(jnp.zeros(3))) == {"optax_ls"}
+
+
+def fourth_power(x):
+    return jnp.sum((x - jnp.arange(3)) ** 4)
+
+
+@pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking"])
+def test_pickled_result_of_minimize_names_only_the_root_package(search):
+    result = optax_ls.minimize(fourth_power, jnp.zeros(3), linesearch=search, history=True)
+    assert modules_in_pickle(result) == {"optax_ls"}
+
+
+@pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking"])
+def test_minimize_resumes_from_a_pickled_state(search):
+    start = jnp.zeros(3)
+    first = optax_ls.minimize(fourth_power, start, linesearch=search, max_iters=3)
+    restored = pickle.loads(pickle.dumps(first.state))
+    resumed = optax_ls.minimize(fourth_power, start, linesearch=search, state=restored)
+    whole = optax_ls.minimize(fourth_power, start, linesearch=search)
+    assert resumed.num_evals == whole.num_evals
+    assert (resumed.params == whole.params).all()

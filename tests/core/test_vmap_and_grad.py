@@ -84,7 +84,7 @@ compiled_step = functools.cache(lambda name: jax.jit(stepping(name)))
 compiled_run = functools.cache(lambda name: jax.jit(minimising(name)))
 
 
-def lane(batch, i):
+def element(batch, i):
     return jax.tree.map(lambda leaf: leaf[i], batch)
 
 
@@ -94,7 +94,7 @@ def bits(tree):
 
 
 def digest(name):
-    """The bits that a solver arrives at, in a program compiled for this call."""
+    """The bits of a solver's result, in a program compiled for this call."""
     arrived = jax.jit(minimising(name))(large_start())
     return hashlib.sha256(b"".join(bits(arrived).values())).hexdigest()
 
@@ -113,7 +113,7 @@ def test_batch_goes_where_single_starts_go(name, nest):
     batch = starts(0.5, 1.0, 4.0)
     together, _ = nest(minimising(name))(batch)
     for i in range(3):
-        assert_close(lane(together, i), compiled_run(name)(lane(batch, i))[0])
+        assert_close(element(together, i), compiled_run(name)(element(batch, i))[0])
 
 
 @each_search
@@ -124,14 +124,14 @@ def test_lanes_count_their_own_trials(name):
 
     batch = starts(0.5, 1.0, 30.0)
     together = jax.vmap(trials)(batch).tolist()
-    assert together == [int(trials(lane(batch, i))) for i in range(3)]
+    assert together == [int(trials(element(batch, i))) for i in range(3)]
     assert len(set(together)) > 1
 
 
 @each_solver
 def test_lane_of_infinities_leaves_the_others_alone(name):
     together, _ = jax.jit(jax.vmap(minimising(name)))(starts(1.0, jnp.inf))
-    assert_close(lane(together, 0), compiled_run(name)(start())[0])
+    assert_close(element(together, 0), compiled_run(name)(start())[0])
 
 
 @each_search

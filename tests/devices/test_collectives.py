@@ -1,4 +1,4 @@
-"""What devices exchange in an iteration, beyond the objective's own: a few sums, and nothing else.
+"""Beyond the objective's own, devices exchange a few sums in an iteration, and nothing else.
 
 Counts are read off compiled programs with ``examples/collectives.py``, for an ordinary iteration:
 one trial of the search, no restart, no square that overflows.
@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "collectives.py"
 
 MANY = pytest.param(50, 1, marks=pytest.mark.slow)
 LEAVES_AND_MEMORY = [(1, 2), (1, 20), MANY]
-# Collectives are settled before machine code is made.
+# The compiler chooses the collectives before it makes machine code.
 NEVER_RUN = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 PROGRAM = """\
@@ -105,7 +105,7 @@ def test_numbers_and_bytes_of_a_collective_are_those_of_its_result(example):
 
 
 def beyond_the_objective(compiled, ordinary, name, leaves, memory_size):
-    """How many all-reduces an ordinary iteration has more than the objective."""
+    """The number of all-reduces of an ordinary iteration, without those of the objective."""
     counts = [
         sum(exchange.kind == "all-reduce" for exchange in found)
         for found in (

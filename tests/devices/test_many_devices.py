@@ -113,7 +113,7 @@ def no_longer_than(seconds, processes):
 
 
 def finish(*processes):
-    """What the processes say until they end; fails if one of them does."""
+    """The output of the processes when they have ended; fails if one of them fails."""
     with no_longer_than(240, processes):
         said = [process.communicate()[0] for process in processes]
     for process, text in zip(processes, said, strict=True):
@@ -168,7 +168,7 @@ def test_eight_devices_of_one_process_find_the_answer_of_one_device(on_one_devic
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """What two processes say that nothing happens to, and their answer."""
+    """The output and the result of two processes that are not disturbed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     saving = "--checkpoint-dir", folder / "saved", "--answer", folder / "answer.npz"
     said, _ = finish(*start_two(*saving))

@@ -89,7 +89,7 @@ def mirrors(tree):
 
 
 def sharded_like_params(tree, mesh):
-    """Whether each mirror is sharded like its leaf of the params, leading axes not at all."""
+    """True if each leaf is sharded like that of the params, and leading axes are not sharded."""
 
     def wanted(name, leaf):
         leading = [None] * (leaf.ndim - len(SHAPES[name]))

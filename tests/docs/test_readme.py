@@ -41,7 +41,7 @@ each_block = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
 
 
 def comments(source):
-    """What the comments say that is printed."""
+    """The output that the comments promise."""
     return re.findall(r"^ *print\(.*\)  # (.+)$", source, re.MULTILINE)
 
 

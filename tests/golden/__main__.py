@@ -17,7 +17,7 @@ def main():
     command.set_defaults(run=compare)
     command = commands.add_parser("renew", help="make what runs here the golden runs")
     command.set_defaults(run=renew)
-    command = commands.add_parser("table", help="what comparisons found, side by side")
+    command = commands.add_parser("table", help="all comparisons in one table")
     command.add_argument("folder", type=Path)
     command.set_defaults(run=table)
     options = parser.parse_args()
@@ -80,7 +80,7 @@ def table(options):
         sys.exit(f"there are no comparisons in {options.folder}")
     columns = "{:<14}{:<9}{:<10}{:<14}{:<13}{:<10}{:<10}{}"
     print(columns.format("", "Python", "jax", "bits", "runs with", "largest drift", "", ""))
-    print(columns.format("", "", "", "", "golden bits", "float32", "float64", "verdict"))
+    print(columns.format("", "", "", "", "golden bits", "float32", "float64", "result"))
     for name, report in sorted(reports.items()):
         drifts = {run: records.Drift(*drift) for run, drift in report["drifts"].items()}
         largest = [
@@ -88,9 +88,9 @@ def table(options):
             for dtype in processes.DTYPES
         ]
         made, same = report["made"], sum(d.same_bits for d in drifts.values())
-        verdict = "too far" if report["wrong"] else "same bits" if report["by_bits"] else "close"
+        result = "too far" if report["wrong"] else "same bits" if report["by_bits"] else "close"
         cells = name, made["python"], made["jax"], report["bits"], f"{same} of {len(drifts)}"
-        print(columns.format(*cells, *(f"{drift:.1e}" for drift in largest), verdict))
+        print(columns.format(*cells, *(f"{drift:.1e}" for drift in largest), result))
     return any(report["wrong"] for report in reports.values())
 
 

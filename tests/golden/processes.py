@@ -12,7 +12,7 @@ DTYPES = ("float32", "float64")
 
 
 def run(dtypes=DTYPES):
-    """Makes all runs in some dtypes side by side; returns what made them, and the runs."""
+    """Makes all runs in some dtypes in parallel; returns what made them, and the runs."""
     started = [start(dtype) for dtype in dtypes]
     runs = {}
     for process in started:

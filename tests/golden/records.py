@@ -45,7 +45,7 @@ def flags():
 
 
 def made_by():
-    """What makes the runs of this process."""
+    """The versions and the processor that make the runs of this process."""
     made = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
     made["python"] = platform.python_version()
     made["machine"] = platform.machine()
@@ -55,7 +55,7 @@ def made_by():
 
 
 def cpu_flags():
-    """What the processor can do, where Linux tells."""
+    """The features of the processor, on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -65,7 +65,7 @@ def cpu_flags():
 
 
 def bits_are_comparable(ours, theirs):
-    """Whether the same program gives the same bits in both places."""
+    """True if the same program gives the same bits in both places."""
     return bool(ours["extensions"]) and all(
         ours[name] == theirs[name] for name in DECIDE_ABOUT_BITS
     )
@@ -81,7 +81,7 @@ def encoded(made, runs):
 
 
 def decoded(text):
-    """What made the runs, and the runs."""
+    """The versions and the processor that made the runs, and the runs."""
     contents = json.loads(text)
     runs = {
         name: tuple([float.fromhex(number) for number in numbers.split()] for numbers in course)
@@ -96,12 +96,12 @@ def short_digest(path=FILE):
 
 
 def short_digest_of_bits(runs):
-    """Twelve digits that are the same for the same bits, whatever made them."""
+    """Twelve digits that are the same for the same bits, on every machine."""
     return hashlib.sha256(encoded({}, dict(sorted(runs.items()))).encode()).hexdigest()[:12]
 
 
 def allowed_drift(name, iteration):
-    """How far the value after so many iterations may be from the golden one, over the first value.
+    """The largest allowed difference of a value from the golden one, over the first value.
 
     It doubles from iteration to iteration, to 2e-10 in float64 and 0.1 in float32, but for the runs
     of ``MAGNIFIES``.
@@ -111,7 +111,7 @@ def allowed_drift(name, iteration):
 
 
 class Drift(NamedTuple):
-    """How far a run is from its golden one.
+    """The difference of a run from its golden one.
 
     Attributes:
         same_bits: whether values and steps are the same to the last bit.

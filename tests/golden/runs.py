@@ -56,8 +56,8 @@ def _scan(solver):
             updates, state = solver.update(
                 grad, state, params, value=value, grad=grad, value_fn=fun
             )
-            told = [optax_ls.tree.get(state, name) for name in ("value", "learning_rate")]
-            return (optax_ls.apply_updates(params, updates), state), (value, *told)
+            others = [optax_ls.tree.get(state, name) for name in ("value", "learning_rate")]
+            return (optax_ls.apply_updates(params, updates), state), (value, *others)
 
         carry = start, solver.init(start)
         _, (before, after, steps) = jax.lax.scan(step, carry, length=ITERATIONS)
@@ -76,4 +76,8 @@ def _minimize(start, kind):
         max_iters=ITERATIONS,
         history=True,
     )
-    return result.history.value, result.history.step[1:]
+    history = result.history
+    value, step = (
+        jnp.where(history.num_evals > 0, x, jnp.nan) for x in (history.value, history.step)
+    )
+    return value, step[1:]

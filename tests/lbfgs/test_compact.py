@@ -25,7 +25,7 @@ def products(rows_s, rows_y, s, y, g):
 
 
 def direction(pairs, g, gamma):
-    """H g, with each pair added in turn; and whether each pair entered."""
+    """H g, with the pairs added one after the other; and whether each pair entered."""
     coefficients, entered = empty(), []
     rows_s, rows_y = np.zeros((MEMORY, N)), np.zeros((MEMORY, N))
     for s, y in pairs:

@@ -1,4 +1,4 @@
-"""How many digits a direction keeps when the pairs in the memory are nearly dependent.
+"""Directions stay accurate when the pairs in the memory are nearly dependent.
 
 The compact form is compared with the dense BFGS matrix, in exact arithmetic as far as float64 goes
 beyond float32, and with the textbook's two loops in the same precision. Conditions are those of the

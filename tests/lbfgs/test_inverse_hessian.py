@@ -176,8 +176,8 @@ def test_operator_works_under_vmap(x64):
     states = [memory_of(number, 4)[1] for number in (1, 4, 6)]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     together = jax.vmap(apply, in_axes=(0, None))(batch, jnp.asarray(vector()))
-    for lane, state in zip(together, states, strict=True):
-        np.testing.assert_allclose(lane, apply(state, jnp.asarray(vector())), rtol=1e-9)
+    for element, state in zip(together, states, strict=True):
+        np.testing.assert_allclose(element, apply(state, jnp.asarray(vector())), rtol=1e-9)
 
 
 # What it is good for.

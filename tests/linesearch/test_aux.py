@@ -257,7 +257,7 @@ class Counted:
         self.calls += 1
 
     def calls_of(self, step, *args):
-        """How many calls one run of a step makes, and what it returns."""
+        """The number of calls that one run of a step makes, and its result."""
         before = self.calls
         out = jax.block_until_ready(step(*args))
         jax.effects_barrier()

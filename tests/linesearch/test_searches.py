@@ -57,7 +57,7 @@ def uphill(x):
 
 
 def broken(x, limit, there):
-    """A parabola that turns into something else beyond a limit."""
+    """A parabola that becomes another function beyond a limit."""
     return jnp.where(x > limit, there, parabola(x))
 
 
@@ -103,7 +103,7 @@ def prepared(search, fn, max_steps, **settings):
 
 
 def search_from_zero(search, fn, max_steps, learning_rate=1.0, fn_kwargs=None, **settings):
-    """Where one search along +1 from 0 leads, its state, and the steps tried, in order.
+    """The end of one search along +1 from 0, its state, and the steps tried, in order.
 
     The learning rate is that of the state before.
     """
@@ -536,7 +536,7 @@ HOLDS = {
 
 @pytest.fixture
 def printed(capfd):
-    """What a search prints."""
+    """The text that a search prints."""
 
     def run(search, fn, max_steps, **settings):
         search_from_zero(search, fn, max_steps, **settings)

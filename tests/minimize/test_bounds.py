@@ -1,4 +1,4 @@
-"""Bounds: every point inside to the last bit, minima that satisfy the KKT conditions, clear errors."""
+"""Bounds: every point inside to the last bit, KKT conditions at minima, and clear errors."""
 
 import functools
 
@@ -206,7 +206,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("bounds, kind, text", REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("bounds", "kind", "text"), REFUSED.values(), ids=REFUSED)
 def test_bad_bounds_are_refused(bounds, kind, text):
     with pytest.raises(kind, match=text):
         optax_ls.minimize(rosenbrock, jnp.asarray(START), bounds=bounds)

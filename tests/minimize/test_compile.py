@@ -47,7 +47,7 @@ step.lower(x0).compile()
 
 
 def compiles(code, flags=""):
-    """Whether a process with little memory runs the code."""
+    """True if a process with little memory runs the code."""
 
     environment = {
         **os.environ,

@@ -76,7 +76,7 @@ def test_result_has_the_types_of_one_that_was_not_flattened(name):
 
 
 def products(leaves, monkeypatch):
-    """How many inner products are in the program for params of so many leaves."""
+    """The number of inner products in the program for params of ``num_leaves`` leaves."""
     monkeypatch.setattr(jax, "device_count", lambda: 1)
 
     def fun(params):

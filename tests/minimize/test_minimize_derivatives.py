@@ -192,3 +192,65 @@ def test_softmax_regression_agrees_with_finite_differences(x64):
     _, (by_inputs, by_penalty) = compiled(inputs, penalty)
     np.testing.assert_allclose(by_penalty, slope(0, 1), rtol=1e-5)
     np.testing.assert_allclose(jnp.sum(by_inputs * direction), slope(direction, 0), rtol=1e-5)
+
+
+# Derivatives that there are not.
+
+
+def squares_to(x, c):
+    return jnp.sum((x - c) ** 2)
+
+
+def forgotten(c):
+    return minimize(squares_to, jnp.zeros(2), args=(c,)).value
+
+
+def of_the_start(c):
+    return minimize(squares_to, jnp.zeros(2) + c, args=(1.0,)).value
+
+
+def closed_over(c, **settings):
+    return minimize(lambda x: squares_to(x, c), jnp.zeros(2), **settings).value
+
+
+MISTAKES = {
+    "forgotten": (forgotten, "only with implicit_diff=True"),
+    "start": (of_the_start, "only with implicit_diff=True"),
+    "closed over": (closed_over, r"closes over: pass the value in args.*implicit_diff=True"),
+    "closed over, implicit": (
+        functools.partial(closed_over, implicit_diff=True),
+        "closes over: pass the value in args",
+    ),
+}
+TRANSFORMED = {
+    "grad": jax.grad,
+    "jacfwd": jax.jacfwd,
+    "grad of jit": lambda f: jax.grad(jax.jit(f)),
+    "jit of vmap of grad": lambda f: jax.jit(lambda c: jax.vmap(jax.grad(f))(c[None])),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMED.values(), ids=TRANSFORMED)
+@pytest.mark.parametrize(("fun", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_derivative_that_there_is_not_raises_an_error_that_says_so(x64, fun, said, transform):
+    with pytest.raises(TypeError, match=said):
+        transform(fun)(jnp.ones(()))
+
+
+@pytest.mark.parametrize("fun", [forgotten, closed_over])
+def test_arguments_without_derivatives_may_be_traced(x64, fun):
+    def stopped(c):
+        return c**2 + fun(jax.lax.stop_gradient(c))
+
+    np.testing.assert_allclose(jax.grad(stopped)(1.5), 3.0)
+    np.testing.assert_allclose(jax.jit(jax.vmap(fun))(jnp.arange(2.0)), 0, atol=1e-12)
+
+
+def test_minimum_of_mixed_dtypes_is_differentiable(x64):
+    start = {"a": jnp.zeros(2, "float32"), "b": jnp.zeros(2, "float64")}
+
+    def minimum(c):
+        fun = lambda p, c: jnp.sum((p["a"] - c) ** 2) + jnp.sum((p["b"] + c) ** 2)  # noqa: E731
+        return jnp.sum(minimize(fun, start, args=(c,), implicit_diff=True).params["b"])
+
+    np.testing.assert_allclose(jax.grad(minimum)(1.0), -2.0, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import traceback
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,10 @@ SETTINGS = {
         (None, TypeError, "'more_thuente', 'zoom', 'backtracking', or a line search"),
         (optax_ls.scale_by_zoom_linesearch(5), TypeError, "or a line search"),
     ],
-    "callback": [(3, TypeError, "must be a function"), ("print", TypeError, "must be a function")],
+    "callback": [
+        (3, TypeError, "must be a function of an IterationInfo"),
+        ("print", TypeError, "must be a function of an IterationInfo"),
+    ],
 }
 CASES = [(name, *case) for name, cases in SETTINGS.items() for case in cases]
 
@@ -120,6 +124,28 @@ def test_leaf_that_is_no_float_is_named_with_path_and_type(leaf):
 def test_leaf_that_is_no_array_is_named(leaf):
     with raises(TypeError, "params['w']", type(leaf).__name__):
         minimize(params=replace("w", leaf))
+
+
+@pytest.mark.parametrize("params", [None, {}, (None, [])], ids=["None", "dict", "tuple"])
+def test_params_without_an_array_are_refused(params):
+    with raises(TypeError, "params must hold at least one array", repr(params)):
+        minimize(lambda params: 0.0, params)
+
+
+def test_module_is_told_how_to_pass_its_arrays():
+    with raises(TypeError, "params['activation']", "partition", "combine"):
+        minimize(params={**PARAMS, "activation": jnp.tanh})
+
+
+# Addresses of objects say nothing.
+
+
+@pytest.mark.parametrize("name", ["gtol", "memory_size", "linesearch", "callback", "kwargs"])
+def test_errors_print_no_address(name):
+    with pytest.raises(TypeError) as caught:
+        minimize(**{name: object()})
+    assert "0x" not in str(caught.value)
+    assert "object" in str(caught.value)
 
 
 # The objective.
@@ -181,6 +207,71 @@ def test_args_must_be_a_tuple_or_a_list(args):
 def test_kwargs_must_be_a_dict(kwargs):
     with raises(TypeError, "kwargs", "dict"):
         minimize(lambda p, **_: objective(p), kwargs=kwargs)
+
+
+def branching(x):
+    return x[0] if x[0] > 0 else -x[0]
+
+
+UNTRACEABLE = {
+    "if": (branching, jax.errors.TracerBoolConversionError, "jax.lax.cond"),
+    "numpy": (lambda x: np.exp(x)[0], jax.errors.TracerArrayConversionError, "jax.pure_callback"),
+    "float": (lambda x: float(x[0]), jax.errors.ConcretizationTypeError, "jax.numpy"),
+}
+
+
+@pytest.mark.parametrize(("fun", "kind", "advice"), UNTRACEABLE.values(), ids=UNTRACEABLE)
+@pytest.mark.parametrize("value_and_grad", [False, True])
+def test_function_that_cannot_be_traced_is_told_what_to_do(fun, kind, advice, value_and_grad):
+    with pytest.raises(kind) as caught:
+        minimize(fun, jnp.ones(2), value_and_grad=value_and_grad)
+    begin, _, rest = str(caught.value).partition("\n\n")
+    assert begin.startswith("fun ")
+    assert advice in begin
+    assert "traced" in rest.lower()
+
+
+def test_advice_on_value_fn_is_the_same():
+    with raises(jax.errors.TracerBoolConversionError, "value_fn has a Python condition"):
+        params = jnp.ones(2)
+        solver = optax_ls.scale_by_zoom_linesearch(5)
+        gradient = {"value": jnp.ones(()), "grad": params, "value_fn": branching}
+        solver.update(-params, solver.init(params), params, **gradient)
+
+
+def last_frame(call):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        call()
+    return traceback.extract_tb(caught.value.__traceback__)[-1]
+
+
+MISTAKES = {
+    "setting": {"gtol": -1.0},
+    "params": {"params": None},
+    "returned": {"fun": lambda p: p},
+    "search": {"linesearch": "fast"},
+    "state": {"state": 3},
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_traceback_of_a_mistake_ends_in_minimize(mistake):
+    assert last_frame(lambda: minimize(**mistake)).name == "minimize"
+
+
+def test_traceback_of_an_error_in_fun_ends_there():
+    def failing(x):
+        return undefined + jnp.sum(x)  # noqa: F821
+
+    assert last_frame(lambda: minimize(failing, jnp.ones(2))).name == "failing"
+    assert last_frame(lambda: minimize(branching, jnp.ones(2))).name == "branching"
+
+
+def test_traceback_of_a_mistake_in_an_inner_call_ends_in_fun():
+    def outer(x):
+        return minimize(lambda y: y, x).value
+
+    assert last_frame(lambda: minimize(outer, jnp.ones(2))).name in ("outer", "minimize")
 
 
 # A gradient of the user's own.

@@ -220,7 +220,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def alone(enable_x64):
-    """The run of each lane of the batch."""
+    """The run of each element of the batch."""
     with enable_x64(True):
         return jax.tree.map(lambda *leaves: np.stack(leaves), *(run(x) for x in batch()))
 
@@ -254,8 +254,8 @@ def test_every_lane_goes_its_own_way(nest, alone, x64):
 )
 def test_jit_changes_no_bits_and_params_may_be_donated(alone, x64):
     jitted = jax.jit(run, donate_argnums=0)
-    for lane, x in enumerate(batch()):
-        np.testing.assert_array_equal(jitted(x).params, alone.params[lane])
+    for element, x in enumerate(batch()):
+        np.testing.assert_array_equal(jitted(x).params, alone.params[element])
 
 
 # Memory.

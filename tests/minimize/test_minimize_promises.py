@@ -1,4 +1,4 @@
-"""Whatever the objective, the result is no worse than the start, finite, and true to its status.
+"""For any objective, the result is no worse than the start, finite, and true to its status.
 
 Objectives, starts, scales and limits are drawn; few programs run them all.
 """

@@ -1,4 +1,4 @@
-"""The callback and the progress bar are told of the start and of each iteration, in order."""
+"""The callback and the progress bar get the start and each iteration, in order."""
 
 import functools
 import re
@@ -14,7 +14,7 @@ from optax_ls import MinimizeStatus
 
 
 def fun(params):
-    """The minimum in x is 0; the tag does not matter, and tells runs apart."""
+    """The minimum in x is 0; the tag has no effect on the value, and identifies the run."""
     return jnp.sum(jnp.cosh(params["x"])) + 0 * params["tag"]
 
 
@@ -22,8 +22,8 @@ def start(tag=0.0, width=1.0):
     return {"x": width * jnp.array([2.0, -1.0]), "tag": jnp.asarray(tag)}
 
 
-class Told:
-    """A callback that writes down what it is told, and answers as it was bidden."""
+class Recorder:
+    """A callback that keeps each info, and returns what ``answer`` returns for it."""
 
     def __init__(self):
         self.infos = []
@@ -34,19 +34,19 @@ class Told:
         return self.answer(info)
 
 
-TOLD = Told()
+RECORDER = Recorder()
 SETTINGS = {"memory_size": 1, "linesearch": "backtracking", "max_iters": 50}
 minimize = functools.partial(optax_ls.minimize, fun, **SETTINGS)
-PLAIN = functools.partial(minimize, callback=TOLD)
+PLAIN = functools.partial(minimize, callback=RECORDER)
 RUNS = {"plain": PLAIN, "jit": jax.jit(PLAIN)}
 each_run = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
 BATCH = jax.jit(jax.vmap(PLAIN))
 
 
 @pytest.fixture
-def told():
-    TOLD.__init__()
-    return TOLD
+def recorder():
+    RECORDER.__init__()
+    return RECORDER
 
 
 def finished(result):
@@ -59,47 +59,47 @@ def finished(result):
 
 
 @each_run
-def test_callback_is_told_of_the_start_and_each_iteration_in_order(run, told):
+def test_callback_is_told_of_the_start_and_each_iteration_in_order(run, recorder):
     result = finished(run(start()))
     assert result.num_iters > 3
-    assert [info.num_iters for info in told.infos] == list(range(result.num_iters + 1))
+    assert [info.num_iters for info in recorder.infos] == list(range(result.num_iters + 1))
 
 
-def test_callback_is_told_numbers_of_python(told):
+def test_callback_is_told_numbers_of_python(recorder):
     finished(PLAIN(start()))
-    for info in told.infos:
+    for info in recorder.infos:
         assert isinstance(info, optax_ls.IterationInfo)
         assert [type(x) for x in info[:5]] == [int, float, float, float, int]
 
 
-def test_callback_is_told_params_as_numpy_arrays(told):
+def test_callback_is_told_params_as_numpy_arrays(recorder):
     finished(PLAIN(start()))
-    assert {type(leaf) for info in told.infos for leaf in info.params.values()} == {np.ndarray}
+    assert {type(leaf) for info in recorder.infos for leaf in info.params.values()} == {np.ndarray}
 
 
-def test_callback_is_told_what_is_true_of_the_params(told):
+def test_callback_gets_value_and_gradient_norm_of_the_params(recorder):
     finished(PLAIN(start()))
-    for info in told.infos:
+    for info in recorder.infos:
         value, grad = jax.value_and_grad(fun)(info.params)
         np.testing.assert_allclose(info.value, value, rtol=1e-6)
         np.testing.assert_allclose(info.grad_norm, np.max(np.abs(grad["x"])), rtol=1e-4, atol=1e-7)
 
 
-def test_callback_is_told_of_the_start_as_it_is(told):
+def test_callback_gets_the_start_first(recorder):
     finished(PLAIN(start()))
-    first = told.infos[0]
+    first = recorder.infos[0]
     np.testing.assert_array_equal(first.params["x"], start()["x"])
     assert (first.step, first.num_evals) == (0.0, 1)
 
 
-def test_callback_is_last_told_of_the_result(told):
+def test_callback_gets_the_result_last(recorder):
     result = finished(PLAIN(start()))
-    last = told.infos[-1]
+    last = recorder.infos[-1]
     np.testing.assert_array_equal(last.params["x"], result.params["x"])
     assert (last.value, last.num_evals) == (result.value, result.num_evals)
 
 
-def test_callback_changes_nothing(told):
+def test_callback_changes_nothing(recorder):
     heard, alone = finished(PLAIN(start())), minimize(start())
     assert (heard.num_iters, heard.num_evals) == (alone.num_iters, alone.num_evals)
     np.testing.assert_allclose(heard.params["x"], alone.params["x"], atol=1e-6)
@@ -107,70 +107,70 @@ def test_callback_changes_nothing(told):
 
 @each_run
 @pytest.mark.parametrize("last", [0, 1, 3])
-def test_true_stops(run, last, told):
-    told.answer = lambda info: info.num_iters >= last
+def test_true_stops(run, last, recorder):
+    recorder.answer = lambda info: info.num_iters >= last
     result = finished(run(start()))
     assert (result.num_iters, result.status) == (last, MinimizeStatus.STOPPED_BY_CALLBACK)
-    assert len(told.infos) == last + 1
+    assert len(recorder.infos) == last + 1
 
 
 @pytest.mark.parametrize("answer", [None, False, 1, "stop", [0]], ids=str)
-def test_nothing_but_true_stops(answer, told):
-    told.answer = lambda info: answer
+def test_nothing_but_true_stops(answer, recorder):
+    recorder.answer = lambda info: answer
     assert finished(PLAIN(start())).status == MinimizeStatus.GRADIENT_SMALL
 
 
-def test_callback_that_stops_what_has_ended_does_not_change_its_status(told):
-    told.answer = lambda info: info.grad_norm < 1e-5
+def test_callback_that_stops_what_has_ended_does_not_change_its_status(recorder):
+    recorder.answer = lambda info: info.grad_norm < 1e-5
     assert finished(PLAIN(start(), gtol=1e-5)).status == MinimizeStatus.GRADIENT_SMALL
 
 
-def test_callback_is_told_of_a_start_that_is_not_finite(told):
+def test_callback_gets_a_start_that_is_not_finite(recorder):
     finished(PLAIN(start(width=np.nan)))
-    assert [np.isnan(info.value) for info in told.infos] == [True]
+    assert [np.isnan(info.value) for info in recorder.infos] == [True]
 
 
-def test_callback_of_a_resumed_run_is_told_of_further_iterations_only(told):
+def test_callback_of_a_resumed_run_gets_further_iterations_only(recorder):
     half = finished(PLAIN(start(), max_iters=2))
-    told.infos.clear()
+    recorder.infos.clear()
     result = finished(PLAIN(start(), state=half.state))
-    assert [info.num_iters for info in told.infos] == list(range(3, result.num_iters + 1))
+    assert [info.num_iters for info in recorder.infos] == list(range(3, result.num_iters + 1))
 
 
-def test_error_in_the_callback_comes_out(told):
+def test_error_in_the_callback_comes_out(recorder):
     def answer(info):
         raise ArithmeticError("too steep")
 
-    told.answer = answer
+    recorder.answer = answer
     with pytest.raises(Exception, match="too steep"):
         finished(PLAIN(start()))
     jax.effects_barrier()
 
 
 @pytest.fixture
-def batch(told):
-    """Runs side by side of which some take longer, and what each of them told."""
+def batch(recorder):
+    """Runs of a batch, some longer than others, and the infos of each."""
     widths, tags = jnp.array([0.1, 1.0, 4.0, 0.0]), jnp.arange(4.0)
     starts = jax.vmap(start)(tags, widths)
     results = finished(BATCH(starts))
-    return results, [[i for i in told.infos if i.params["tag"] == tag] for tag in tags]
+    return results, [[i for i in recorder.infos if i.params["tag"] == tag] for tag in tags]
 
 
-def test_callback_under_vmap_is_told_of_each_run_until_its_end(batch):
+def test_callback_under_vmap_gets_each_run_until_its_end(batch):
     results, infos = batch
     assert len(set(results.num_iters.tolist())) > 2
-    for lane, num_iters in enumerate(results.num_iters):
-        assert [info.num_iters for info in infos[lane]] == list(range(num_iters + 1))
+    for run, num_iters in enumerate(results.num_iters):
+        assert [info.num_iters for info in infos[run]] == list(range(num_iters + 1))
 
 
-def test_callback_under_vmap_is_told_of_one_run_at_a_time(batch):
+def test_callback_under_vmap_gets_one_run_at_a_time(batch):
     _, infos = batch
-    assert {info.params["x"].shape for lane in infos for info in lane} == {(2,)}
+    assert {info.params["x"].shape for run in infos for info in run} == {(2,)}
 
 
-def test_callback_under_vmap_stops_one_run_alone(told):
-    told.answer = lambda info: info.params["tag"] == 1.0 and info.num_iters == 2
-    told.answer = lambda info, answer=told.answer: bool(answer(info))
+def test_callback_under_vmap_stops_one_run_alone(recorder):
+    recorder.answer = lambda info: info.params["tag"] == 1.0 and info.num_iters == 2
+    recorder.answer = lambda info, answer=recorder.answer: bool(answer(info))
     results = finished(BATCH(jax.vmap(start)(jnp.arange(3.0))))
     wanted = [MinimizeStatus.GRADIENT_SMALL] * 3
     wanted[1] = MinimizeStatus.STOPPED_BY_CALLBACK
@@ -264,18 +264,18 @@ def shown_batch():
     return jax.jit(jax.vmap(SHOWN))
 
 
-def test_bar_of_a_run_that_broke_off_is_closed(capfd, told):
+def test_bar_of_a_run_that_broke_off_is_closed(capfd, recorder):
     pytest.importorskip("tqdm")
 
     def answer(info):
         if info.num_iters == 2:
             raise ArithmeticError("too steep")
 
-    told.answer = answer
+    recorder.answer = answer
     with pytest.raises(Exception, match="too steep"):
-        finished(SHOWN(start(), callback=told))
-    told.answer = lambda info: None
-    result, lines = shown(capfd, SHOWN, start(), callback=told)
+        finished(SHOWN(start(), callback=recorder))
+    recorder.answer = lambda info: None
+    result, lines = shown(capfd, SHOWN, start(), callback=recorder)
     assert lines[0].startswith("minimize:   0%|")
     assert f"{result.num_iters}/50" in lines[-1]
 

@@ -105,6 +105,28 @@ def test_result_of_vmap():
     assert len(figure.axes[1].lines) == 4
 
 
+def test_long_runs_have_no_dots():
+    value = optax_ls.plot_history(history(np.linspace(2, 1, 500))).axes[0]
+    assert value.lines[0].get_marker() in ("None", None, "")
+
+
+def test_gtol_is_a_line_in_the_panel_of_the_gradient(result):
+    _, grad, _ = optax_ls.plot_history(result).axes
+    (line,) = grad.collections
+    np.testing.assert_allclose(line.get_segments()[0][:, 1], result.gtol)
+    assert [text.get_text() for text in grad.texts] == ["gtol"]
+
+
+def test_unfinished_run_is_drawn_by_its_values(result):
+    limit = optax_ls.MinimizeStatus.ITERATION_LIMIT
+    unfinished = result._replace(history=history([30, 20, 2.9, 2.8]), status=jnp.array(int(limit)))
+    value = optax_ls.plot_history(unfinished).axes[0]
+    np.testing.assert_allclose(drawn(value)[1], [30, 20, 2.9, 2.8])
+    assert (value.get_ylabel(), value.get_yscale()) == ("value", "log")
+    below = unfinished._replace(history=history([30, 20, -2.8]))
+    assert optax_ls.plot_history(below).axes[0].get_yscale() == "linear"
+
+
 def test_figure_given_is_drawn_in(result):
     from matplotlib.figure import Figure
 

@@ -28,6 +28,7 @@ FUNCTIONS = """
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+import numpy as np
 from neighbour import SCALE
 
 
@@ -70,6 +71,15 @@ def nothing(x):
 
 def branching(x):
     return x[0] if x[0] > 0 else -x[0]
+
+
+def of_numpy(x):
+    return np.linalg.norm(np.asarray(x))
+
+
+def talkative(x):
+    print("x" * 100_000, flush=True)
+    return jnp.sum(x**2)
 
 
 def failing(x):
@@ -179,7 +189,8 @@ def test_json_says_it_all(minimize):
     assert minimize("quadratic --x0 3 3") == {
         "success": True,
         "status": "GRADIENT_SMALL",
-        "message": optax_ls.MinimizeStatus.GRADIENT_SMALL.message,
+        "message": f"{optax_ls.MinimizeStatus.GRADIENT_SMALL.message} It is zero at the start: "
+        "does the function depend on the params there?",
         "value": 0,
         "num_iters": 0,
         "num_evals": 1,
@@ -358,7 +369,11 @@ MISTAKES = {
     "vector": ("minimize functions.py:vector --x0 1 2", "array of shape (2,)"),
     "nothing": ("minimize functions.py:nothing --x0 1 2", "None"),
     "aux not announced": ("minimize functions.py:with_aux --x0 1 2", "has_aux"),
-    "not for JAX": ("minimize functions.py:branching --x0 1", "JAX cannot trace"),
+    "not for JAX": ("minimize functions.py:branching --x0 1", "jax.lax.cond"),
+    "for NumPy": (
+        "minimize functions.py:of_numpy --x0 1",
+        "passes a value that JAX traces to NumPy",
+    ),
     "no float": ("minimize functions.py:quadratic --x0 1 --gtol small", "--gtol"),
     "no integer": ("minimize functions.py:quadratic --x0 1 --max-iters 1.5", "--max-iters"),
     "negative": ("minimize functions.py:quadratic --x0 1 --gtol -1", "gtol must be at least 0"),
@@ -539,6 +554,12 @@ sys.stdout.write(f"{done.returncode} {done.stderr}")
 def test_broken_pipe_ends_a_command_quietly(python, line):
     done = python("-c", PIPED, sys.executable, "-m", "optax_ls", *line.split())
     assert done.stdout == "141 "
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_broken_pipe_in_the_function_is_quiet(python):
+    command = [sys.executable, "-m", "optax_ls", "minimize", "functions.py:talkative", "--x0", "3"]
+    assert python("-c", PIPED, *command).stdout == "141 "
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")

@@ -1,4 +1,4 @@
-"""What is built has the same bytes wherever, whenever and by whichever Python it is built."""
+"""A build has the same bytes in every folder, at every time and with every Python."""
 
 import errno
 import gzip
@@ -20,7 +20,7 @@ build = pytest.importorskip("distribution.build")
 
 ROOT = Path(__file__).parents[2]
 PYTHONS = [(3, minor) for minor in range(10, 14)]
-IDENTITY = ["-c", "user.name=Nobody", "-c", "user.email=nobody@localhost"]
+IDENTITY = ["-c", "user.name=Someone", "-c", "user.email=someone@localhost"]
 ANOTHER_CLOCK = """
 import time
 real = time.time

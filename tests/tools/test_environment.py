@@ -1,4 +1,4 @@
-"""What ``info`` prints."""
+"""The output of ``info``."""
 
 import importlib.metadata
 import json
@@ -16,28 +16,28 @@ from optax_ls._tools.vendor.record import RECORD
 
 
 @pytest.fixture
-def told(capsys):
+def facts(capsys):
     assert main(["info", "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", ["jax", "jaxlib", "numpy", "chex"])
-def test_versions_are_those_that_run(told, name):
-    assert told[name] == importlib.metadata.version(name)
+def test_versions_are_those_that_run(facts, name):
+    assert facts[name] == importlib.metadata.version(name)
 
 
-def test_it_tells_version_python_and_platform(told):
-    assert told["version"] == optax_ls.__version__
-    assert told["python"].endswith(platform.python_version())
-    assert told["platform"].startswith(f"{platform.system()} {platform.release()}")
+def test_it_reports_version_python_and_platform(facts):
+    assert facts["version"] == optax_ls.__version__
+    assert facts["python"].endswith(platform.python_version())
+    assert facts["platform"].startswith(f"{platform.system()} {platform.release()}")
 
 
-def test_devices_are_counted(told):
-    assert sum(kind["number"] for kind in told["devices"]) == jax.device_count()
+def test_devices_are_counted(facts):
+    assert sum(kind["number"] for kind in facts["devices"]) == jax.device_count()
 
 
-def test_checkout_has_nothing_to_verify(told):
-    assert (told["origin"], told["verified"]) == ("checkout", None)
+def test_checkout_has_nothing_to_verify(facts):
+    assert (facts["origin"], facts["verified"]) == ("checkout", None)
 
 
 @pytest.mark.parametrize("x64", [False, True], indirect=True)
@@ -47,8 +47,8 @@ def test_x64_is_told(x64):
 
 def test_spoilt_record_is_told_and_no_error(tmp_path):
     (tmp_path / RECORD).write_text("{")
-    told = describe(Origin(VENDORED, tmp_path))
-    assert (told["revision"], told["verified"]) == (None, False)
+    facts = describe(Origin(VENDORED, tmp_path))
+    assert (facts["revision"], facts["verified"]) == (None, False)
 
 
 def test_devices_that_cannot_be_used_are_told_in_words(monkeypatch):
@@ -67,8 +67,8 @@ def test_jaxlib_without_metadata_is_unknown(monkeypatch, capsys):
     assert line == "unknown"
 
 
-def test_table_has_a_line_for_each_fact(capsys, told):
+def test_table_has_a_line_for_each_fact(capsys, facts):
     assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(told)
-    assert "there is no record" in lines[list(told).index("verified")]
+    assert [line.split()[0] for line in lines] == list(facts)
+    assert "there is no record" in lines[list(facts).index("verified")]

@@ -134,6 +134,7 @@ def test_package_imports_its_dependencies_and_the_standard_library_alone():
     extras = setup_cfg()["options.extras_require"]
     allowed = {*sys.stdlib_module_names, *_version.REQUIRES}
     allowed |= {*extras["progress"].split(), *extras["plot"].split()}
+    allowed.add("typing_extensions")  # only type checkers import it, as test_imports.py checks
     found = {name for path in (ROOT / "optax_ls").rglob("*.py") for name in imported(path)}
     assert found - allowed == set()
 

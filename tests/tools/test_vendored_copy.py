@@ -1,4 +1,4 @@
-"""Vendored copies at work: without an installation, under any name, zipped, side by side."""
+"""Vendored copies at work: without an installation, under any name, zipped, several at once."""
 
 import json
 import os
@@ -137,7 +137,9 @@ def test_import_writes_nothing_and_asks_no_network(facts):
     assert facts["at import"] == []
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="paths are found as Linux tells")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="paths come from /proc, which only Linux has"
+)
 def test_commands_write_into_dest_only_and_ask_no_network(facts, root):
     dest = str(root / "onward")
     assert {kind for kind, _ in facts["in all"]} == {"write"}
@@ -153,8 +155,8 @@ def test_copy_verifies(facts, name):
 @each_copy
 def test_copy_tells_what_it_is(facts, name):
     status, printed, _ = facts[name]["info"]
-    told = json.loads(printed)
-    assert (status, told["origin"], told["verified"]) == (0, "vendored", True)
+    info = json.loads(printed)
+    assert (status, info["origin"], info["verified"]) == (0, "vendored", True)
 
 
 @each_copy
@@ -195,8 +197,8 @@ from optax_ls._tools.vendor.origin import find_origin
 from optax_ls._tools.vendor.copy import compose
 from optax_ls._tools.vendor.verify import verify_package
 origin = find_origin()
-verdict = verify_package(origin)
-print(json.dumps([origin.kind, verdict.record is not None, len(verdict.differences),
+comparison = verify_package(origin)
+print(json.dumps([origin.kind, comparison.record is not None, len(comparison.differences),
                   sorted(compose(origin).files)]))
 """
 

@@ -260,9 +260,9 @@ def test_command_copies_and_says_what(run, tmp_path):
     status, printed, complaints = run("vendor", tmp_path / "lib", "--name", "searches")
     assert (status, complaints) == (0, "")
     assert f"vendored optax_ls {optax_ls.__version__} (" in printed
-    verdict = verify_tree(tmp_path / "lib" / "searches")
-    assert not verdict.differences
-    assert f"{RECORD} has SHA-256 {verdict.sha256}" in printed
+    comparison = verify_tree(tmp_path / "lib" / "searches")
+    assert not comparison.differences
+    assert f"{RECORD} has SHA-256 {comparison.sha256}" in printed
 
 
 def test_dry_run_lists_the_files_and_writes_none(run, tmp_path):

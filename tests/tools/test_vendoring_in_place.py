@@ -1,4 +1,4 @@
-"""Putting a tree in place: nothing is lost or left half done, and every obstacle is told."""
+"""A tree is installed atomically: nothing is lost, and each obstacle is reported."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What a wheelhouse holds, and that its installer refuses all that is not as it was packed."""
+"""The contents of a wheelhouse; its installer refuses every file that was changed."""
 
 import errno
 import os
@@ -309,13 +309,13 @@ class Disk:
 
 
 def complaint_of_full_disk(monkeypatch, steps):
-    """What is said if so many steps find room and the next does not; None if there is none."""
+    """The message if the disk is full after ``steps`` steps; None if there are no more steps."""
     with monkeypatch.context() as patch:
         disk = Disk(patch, steps)
         try:
             wheelhouse.main()
-        except SystemExit as told:
-            return told.code
+        except SystemExit as error:
+            return error.code
     assert disk.left >= 0
     return None
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from .. import checks, reductions, tree
+from .. import checks, numerics, reductions, tree
+from ..types import Params, Scalar, Tree
 from . import compact, scaling
 from .direction import combine
 
@@ -27,12 +28,13 @@ class InverseHessian(NamedTuple):
         coefficients: ``(2 memory_size, 2 memory_size)`` of the search dtype, C.
     """
 
-    scale: jax.Array
-    s: Any
-    y: Any
+    scale: Scalar
+    s: Params
+    y: Params
     coefficients: jax.Array
 
-    def __call__(self, v: Any) -> Any:
+    @numerics.promotes
+    def __call__(self, v: Tree) -> Tree:
         """H v.
 
         Args:
@@ -45,16 +47,12 @@ class InverseHessian(NamedTuple):
             ValueError: ``v`` is unlike the params.
         """
         checks.same_structure("v", v, "params", jax.tree.map(lambda rows: rows[0], self.s))
-        dtype = self.scale.dtype
-        products = [
-            reductions.inner_with_rows(rows, v, *self._size, dtype) for rows in (self.s, self.y)
-        ]
+        vector: Params = jax.tree.map(jnp.asarray, v)
+        rows, dtype, memory_size = (self.s, self.y), self.scale.dtype, len(self.coefficients) // 2
+        products = [reductions.inner_with_rows(x, vector, memory_size, dtype) for x in rows]
         of_s, of_y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
-        return tree.cast_like(combine((self.s, self.y), v, self.scale, of_s, of_y), v)
-
-    @property
-    def _size(self) -> tuple[int]:
-        return (self.coefficients.shape[0] // 2,)
+        product: Tree = combine(rows, vector, self.scale, of_s, of_y)
+        return tree.cast_like(product, vector)
 
     def dense(self) -> jax.Array:
         """H as a matrix, ``(n, n)`` for n params in the order of their leaves; for small n.
@@ -73,6 +71,7 @@ class InverseHessian(NamedTuple):
         return columns.T
 
 
+@numerics.promotes
 def inverse_hessian(state: Any) -> InverseHessian:
     """The inverse Hessian approximation in a state, for Laplace approximations and the like.
 

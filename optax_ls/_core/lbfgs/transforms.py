@@ -12,6 +12,7 @@ from ..types import (
     GradientTransformationExtraArgs,
     Params,
     ScalarOrSchedule,
+    Updates,
 )
 from . import compact, direction, memory, scaling
 from .memory import ScaleByLBFGSState
@@ -19,7 +20,7 @@ from .memory import ScaleByLBFGSState
 
 def scale_by_lbfgs(
     memory_size: int = 10, scale_init_precond: bool = True
-) -> GradientTransformation:
+) -> GradientTransformation[ScaleByLBFGSState]:
     r"""Multiplies gradients by the L-BFGS approximation of the inverse Hessian.
 
     The approximation is made of the last ``memory_size`` pairs of steps :math:`s` and changes of
@@ -64,7 +65,7 @@ def scale_by_lbfgs(
 
 def _scale_by_lbfgs(
     memory_size: int, scale_init_precond: bool, *, factor: float
-) -> GradientTransformation:
+) -> GradientTransformation[ScaleByLBFGSState]:
     """:func:`scale_by_lbfgs`, times a factor."""
     checks.whole_number("memory_size", memory_size, at_least=1)
 
@@ -72,7 +73,10 @@ def _scale_by_lbfgs(
         checks.float_leaves("params", params)
         return memory.init(params, memory_size)
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    @numerics.promotes
+    def update(
+        updates: Updates, state: ScaleByLBFGSState, params: Optional[Params] = None
+    ) -> tuple[Updates, ScaleByLBFGSState]:
         if params is None:
             raise ValueError("scale_by_lbfgs needs params: call update(updates, state, params)")
         checks.state_of("scale_by_lbfgs", state, ScaleByLBFGSState)
@@ -127,7 +131,7 @@ def lbfgs(
     memory_size: int = 10,
     scale_init_precond: bool = True,
     linesearch: Any = _DEFAULT_LINESEARCH,
-) -> GradientTransformationExtraArgs:
+) -> GradientTransformationExtraArgs[tuple[ScaleByLBFGSState, Any, Any]]:
     """The L-BFGS method: the quasi-Newton direction, and a line search along it.
 
     Args:
@@ -168,7 +172,7 @@ def lbfgs(
         True
     """
     # The sign is part of the coefficients, so that no pass over the direction changes it.
-    factor, downhill = -1.0, transforms.identity()
+    factor, downhill = -1.0, transforms.scale_by_learning_rate()
     if learning_rate is not None:
         factor, downhill = 1.0, transforms.scale_by_learning_rate(learning_rate)
     return transforms.chain(

@@ -9,10 +9,10 @@ import dataclasses
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from .. import checks, numerics
+from ..types import Counter, Flag, Scalar
 from . import conditions
 from .conditions import Message
 
@@ -36,13 +36,13 @@ class BacktrackingState(NamedTuple):
             not, infinite if the value there is not a number.
     """
 
-    step: jax.Array
-    done: jax.Array
-    failed: jax.Array
-    num_steps: jax.Array
-    value_init: jax.Array
-    slope_init: jax.Array
-    decrease_error: jax.Array
+    step: Scalar
+    done: Flag
+    failed: Flag
+    num_steps: Counter
+    value_init: Scalar
+    slope_init: Scalar
+    decrease_error: Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +68,12 @@ class Backtracking:
         checks.number("atol", self.atol, at_least=0)
         checks.number("rtol", self.rtol, at_least=0)
 
-    def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> BacktrackingState:
+    def start(self, value: Scalar, slope: Scalar, step: Scalar) -> BacktrackingState:
         """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
         no, infinite = jnp.zeros((), bool), jnp.full_like(value, jnp.inf)
         return BacktrackingState(step, no, no, numerics.counter(), value, slope, infinite)
 
-    def advance(
-        self, state: BacktrackingState, value: jax.Array, slope: jax.Array
-    ) -> BacktrackingState:
+    def advance(self, state: BacktrackingState, value: Scalar, slope: Scalar) -> BacktrackingState:
         """Takes phi(step); accepts the step, shortens it, or gives up."""
         del slope
         bound = (1 + self.rtol) * state.value_init + self.slope_rtol * state.step * state.slope_init

@@ -3,13 +3,13 @@
 The function on the line is phi(step) = f(params + step * updates).
 """
 
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional, Protocol, Union
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from .. import checks
+from ..types import Counter, Flag, Scalar
 
 FLAG_CURVATURE_COND_NOT_SATISFIED = (
     "The step returned decreases the objective sufficiently, but its curvature is not small."
@@ -23,16 +23,16 @@ FLAG_NOT_A_DESCENT_DIRECTION = (
 class Sample(NamedTuple):
     """A step and phi there; scalars of the search dtype."""
 
-    step: jax.Array
-    value: jax.Array
+    step: Scalar
+    value: Scalar
 
 
 class Point(NamedTuple):
     """A step, phi and phi' there; scalars of the search dtype."""
 
-    step: jax.Array
-    value: jax.Array
-    slope: jax.Array
+    step: Scalar
+    value: Scalar
+    slope: Scalar
 
     @property
     def sample(self) -> Sample:
@@ -49,9 +49,9 @@ class Message(NamedTuple):
         numbers: scalars by name.
     """
 
-    condition: chex.Numeric
+    condition: Union[bool, Flag]
     text: str
-    numbers: dict[str, jax.Array]
+    numbers: dict[str, Scalar]
 
 
 def check_limits(
@@ -71,20 +71,18 @@ def check_limits(
 
 
 def missing_decrease(
-    change: jax.Array, step: jax.Array, slope_init: jax.Array, slope_rtol: chex.Numeric
-) -> jax.Array:
+    change: Scalar, step: Scalar, slope_init: Scalar, slope_rtol: chex.Numeric
+) -> Scalar:
     """The amount by which ``change``, phi(step) - phi(0), is too high (N&W eq. 3.7a)."""
     return change - slope_rtol * step * slope_init
 
 
-def missing_curvature(
-    slope: jax.Array, slope_init: jax.Array, curv_rtol: chex.Numeric
-) -> jax.Array:
+def missing_curvature(slope: Scalar, slope_init: Scalar, curv_rtol: chex.Numeric) -> Scalar:
     """The amount by which ``slope``, phi'(step), is too steep (N&W eq. 3.7b)."""
     return jnp.abs(slope) - curv_rtol * jnp.abs(slope_init)
 
 
-def error(missing: jax.Array) -> jax.Array:
+def error(missing: Scalar) -> Scalar:
     """The missing amount as an error: at least 0, and infinite instead of NaN."""
     return jnp.where(jnp.isnan(missing), jnp.inf, jnp.maximum(missing, 0))
 
@@ -93,25 +91,25 @@ class WolfeState(Protocol):
     """The fields that the states of both searches for a strong Wolfe step share."""
 
     @property
-    def step(self) -> jax.Array: ...
+    def step(self) -> Scalar: ...
 
     @property
-    def num_steps(self) -> jax.Array: ...
+    def num_steps(self) -> Counter: ...
 
     @property
-    def value_init(self) -> jax.Array: ...
+    def value_init(self) -> Scalar: ...
 
     @property
-    def slope_init(self) -> jax.Array: ...
+    def slope_init(self) -> Scalar: ...
 
     @property
-    def decrease_error(self) -> jax.Array: ...
+    def decrease_error(self) -> Scalar: ...
 
     @property
-    def curvature_error(self) -> jax.Array: ...
+    def curvature_error(self) -> Scalar: ...
 
 
-def diagnose(state: WolfeState, decreased: jax.Array, max_steps: chex.Numeric) -> list[Message]:
+def diagnose(state: WolfeState, decreased: Flag, max_steps: chex.Numeric) -> list[Message]:
     """The messages of a failed search for a strong Wolfe step.
 
     Args:

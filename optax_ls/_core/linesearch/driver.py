@@ -2,20 +2,8 @@
 
 A line search knows only scalars: phi(step) = f(params + step * updates) and its slope phi'(step).
 It does not call the objective. It says which step to evaluate next, and is given the result
-(reverse communication, as MINPACK-2's ``dcsrch``)::
-
-    state = search.start(value, slope, step)  # phi(0), phi'(0), the first step to try
-    state = search.advance(state, value, slope)  # phi and phi' at state.step
-
-* The state is a tree of arrays of fixed shapes, and has the scalars ``step``, ``done`` and
-  ``failed``. ``step`` is the step to try next, at first the one given to ``start`` or a shorter
-  one; once ``done``, it is the step to take, which is finite. ``failed`` says that this step does
-  not satisfy the conditions of the search.
-* ``value`` is infinite if the objective is not finite at a step, minus infinity included. The slope
-  may be anything then.
-* ``search.needs_slope``, True if it is missing, says whether ``advance`` uses the slope. If it is
-  False, the slope may be NaN.
-* ``search.diagnose(state)``, which may be missing, returns the messages of a search that failed.
+(reverse communication, as MINPACK-2's ``dcsrch``). :func:`scale_by_linesearch` describes the
+protocol in full.
 
 The objective stands at one place of the program, the body of the driver's loop, so one copy of it
 is compiled.
@@ -23,7 +11,7 @@ is compiled.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol
 
 import chex
 import jax
@@ -32,25 +20,32 @@ import numpy as np
 
 from .. import checks, numerics, reductions, transforms, tree
 from ..objective import Evaluation, bind
-from ..types import GradientTransformationExtraArgs, Params, Updates
+from ..types import (
+    Flag,
+    GradientTransformationExtraArgs,
+    Params,
+    Scalar,
+    State,
+    Tree,
+    Updates,
+    map_leaves,
+)
 from .conditions import Message
 
-State = TypeVar("State")
 
+class LineSearch(Protocol[State]):
+    """A line search by reverse communication; see :func:`scale_by_linesearch`."""
 
-class LineSearch(Protocol):
-    """A line search by reverse communication; the top of this module has the details."""
-
-    def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> Any:
-        """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
+    def start(self, value: Scalar, slope: Scalar, step: Scalar) -> State:
+        """Begins a search from phi(0) and phi'(0), trying ``step``, or a shorter one, first."""
         ...
 
-    def advance(self, state: Any, value: jax.Array, slope: jax.Array) -> Any:
+    def advance(self, state: State, value: Scalar, slope: Scalar) -> State:
         """Takes phi and phi' at ``state.step``; accepts the step, chooses another, or gives up."""
         ...
 
 
-def check(name: str, search: Any, alternatives: str = "") -> None:
+def check(name: str, search: object, alternatives: str = "") -> None:
     """Raises TypeError unless ``search``, the argument ``name``, follows the protocol.
 
     ``alternatives`` are other values that are accepted, in words that end in "or ".
@@ -71,7 +66,7 @@ def check(name: str, search: Any, alternatives: str = "") -> None:
         )
 
 
-def begin(search: LineSearch, value: jax.Array, slope: jax.Array, step: jax.Array) -> Any:
+def begin(search: LineSearch[State], value: Scalar, slope: Scalar, step: Scalar) -> State:
     """The state of a search that begins, of strong-typed arrays.
 
     Args:
@@ -92,10 +87,10 @@ def begin(search: LineSearch, value: jax.Array, slope: jax.Array, step: jax.Arra
             f"{type(state).__name__} has no {' and no '.join(missing)}"
         )
     checks.arrays(f"the state that {kind}.start returns", state)
-    return jax.tree.map(numerics.strong, state)
+    return map_leaves(numerics.strong, state)
 
 
-def observe(search: LineSearch, state: State, value: jax.Array, slope: jax.Array) -> State:
+def observe(search: LineSearch[State], state: State, value: Scalar, slope: Scalar) -> State:
     """The state after one more evaluation, in the dtypes of the state before.
 
     Args:
@@ -111,9 +106,7 @@ def observe(search: LineSearch, state: State, value: jax.Array, slope: jax.Array
     advanced = search.advance(state, jnp.where(jnp.isfinite(value), value, jnp.inf), slope)
     kind = type(search).__name__
     checks.same_structure(f"{kind}.advance(...)", advanced, f"{kind}.start(...)", state)
-    old: Any = state
-    kept: State = numerics.keep_types(advanced, old)
-    return kept
+    return numerics.keep_types(advanced, state)
 
 
 def needs_slope(search: LineSearch) -> bool:
@@ -134,9 +127,9 @@ class _Line(NamedTuple):
 
     params: Params
     updates: Updates
-    value: jax.Array
+    value: Scalar
     grad: Updates
-    first_step: jax.Array
+    first_step: Scalar
 
 
 class _Carry(NamedTuple):
@@ -150,13 +143,13 @@ class _Carry(NamedTuple):
     """
 
     search: Any
-    fresh: jax.Array
-    ended: jax.Array
+    fresh: Flag
+    ended: Flag
     found: Evaluation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Driver:
+class Driver(Generic[State]):
     """The transformation that scales updates by the step that a line search finds.
 
     Attributes:
@@ -173,8 +166,8 @@ class Driver:
 
     name: str
     search: LineSearch
-    first_step: Callable[[jax.Array], chex.Numeric]
-    make_state: Callable[..., Any]
+    first_step: Callable[[Scalar], chex.Numeric]
+    make_state: Callable[..., State]
     make_info: Callable[[Any], Any]
     store_grad: bool
     has_aux: bool
@@ -188,10 +181,10 @@ class Driver:
             )
         checks.arrays("aux_like", self.aux_like)
 
-    def transformation(self) -> GradientTransformationExtraArgs:
+    def transformation(self) -> GradientTransformationExtraArgs[State]:
         return GradientTransformationExtraArgs(self.init, self.update)
 
-    def init(self, params: Params) -> Any:
+    def init(self, params: Params) -> State:
         """The state before the first search."""
         checks.float_leaves("params", params)
         dtype = numerics.search_dtype(params)
@@ -214,7 +207,7 @@ class Driver:
         grad: Any = None,
         value_fn: Any = None,
         **extra_args: Any,
-    ) -> tuple[Updates, Any]:
+    ) -> tuple[Updates, State]:
         """The scaled updates, and the state after a search along them."""
         checks.given(self.name, params=params, value=value, grad=grad, value_fn=value_fn)
         checks.state_of(self.name, state, self.make_state)
@@ -265,6 +258,7 @@ class Driver:
 
         return evaluate_and_check_aux
 
+    @numerics.promotes
     def _search(self, line: _Line, evaluate: Callable[[Params], Evaluation], state: Any) -> _Carry:
         """Runs the search until it is done and its step is the one evaluated last.
 
@@ -283,7 +277,7 @@ class Driver:
             # The slope at the start is computed here too, so that the two share one all-reduce.
             grads = (line.grad, tree.conj(found.grad)) if needs_slope(search) else (line.grad,)
             slope_init, *slopes = reductions.slopes(updates, grads, dtype)
-            slope = slopes[0] if slopes else jnp.full((), jnp.nan, dtype)
+            slope = slopes[0] if slopes else jnp.zeros((), dtype)
             begun = begin(search, line.value, slope_init, line.first_step)
             before = tree.where(carry.fresh, begun, carry.search)
             after = tree.where(before.done, before, observe(search, before, found.value, slope))
@@ -319,9 +313,10 @@ class Driver:
             )
 
 
-def _scaled(step: jax.Array, updates: Updates, params: Params) -> Any:
-    """``step * updates`` in the dtypes of ``params``; a step of 0 is 0, whatever the updates."""
-    return jax.tree.map(
+@numerics.promotes
+def _scaled(step: Scalar, updates: Tree, params: Params) -> Tree:
+    """``step * updates`` in the dtypes of ``params``; zeros for a step of 0, never NaN."""
+    return map_leaves(
         lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype),
         updates,
         params,

@@ -5,24 +5,24 @@ a minimum gives NaN, an infinity, or a fraction outside the interval. A comparis
 False, so a caller that tests where the minimiser lies never accepts one that does not exist.
 """
 
-import jax
 import jax.numpy as jnp
 
+from ..types import Flag, Scalar
 from .conditions import Point, Sample
 
 
-def parabola(a: Point, b: Point | Sample) -> jax.Array:
+def parabola(a: Point, b: Point | Sample) -> Scalar:
     """The minimiser of the parabola with value and slope of ``a`` and the value of ``b``."""
     slope = a.slope * (b.step - a.step)
     return slope / (2 * (slope - (b.value - a.value)))
 
 
-def secant(a: Point, b: Point) -> jax.Array:
+def secant(a: Point, b: Point) -> Scalar:
     """The minimiser of the parabola with the slopes of ``a`` and ``b``."""
     return a.slope / (a.slope - b.slope)
 
 
-def cubic(a: Point, b: Point) -> tuple[jax.Array, jax.Array]:
+def cubic(a: Point, b: Point) -> tuple[Scalar, Flag]:
     """The minimiser of the cubic with values and slopes of ``a`` and ``b`` (N&W eq. 3.59).
 
     Values and slopes are scaled, so that their squares do not overflow.
@@ -41,7 +41,7 @@ def cubic(a: Point, b: Point) -> tuple[jax.Array, jax.Array]:
     return (d2 - slope_a + d1) / (2 * d2 - slope_a + slope_b), discriminant > 0
 
 
-def cubic_of_three(a: Point, b: Sample, c: Sample) -> jax.Array:
+def cubic_of_three(a: Point, b: Sample, c: Sample) -> Scalar:
     """The minimiser of the cubic with value and slope of ``a`` and the values of ``b`` and ``c``.
 
     With t the fraction, the cubic is value + slope t + q t^2 + p t^3. Its minimum is at

@@ -6,9 +6,7 @@ update led to.
 
 from typing import Any, NamedTuple, Optional
 
-import chex
-
-from ..types import Updates
+from ..types import Counter, Flag, Scalar, Updates
 
 
 class LinesearchInfo(NamedTuple):
@@ -22,10 +20,10 @@ class LinesearchInfo(NamedTuple):
         curvature_error: the same for small curvature.
     """
 
-    failed: chex.Numeric
-    num_linesearch_steps: Optional[chex.Numeric]
-    decrease_error: Optional[chex.Numeric]
-    curvature_error: Optional[chex.Numeric]
+    failed: Flag
+    num_linesearch_steps: Optional[Counter]
+    decrease_error: Optional[Scalar]
+    curvature_error: Optional[Scalar]
 
 
 class ScaleByLinesearchState(NamedTuple):
@@ -36,12 +34,12 @@ class ScaleByLinesearchState(NamedTuple):
         value: scalar of the search dtype, the objective there; infinite before the first search.
         grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
             ``store_grad``.
-        info: see :class:`LinesearchInfo`.
+        info: the report of the last search, such as a :class:`LinesearchInfo`.
         aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
     """
 
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Optional[Updates]
     info: LinesearchInfo
     aux: Any = None
@@ -56,24 +54,15 @@ class BacktrackingLinesearchInfo(NamedTuple):
             missed; 0 for a search that succeeded, infinite before the first.
     """
 
-    num_linesearch_steps: chex.Numeric
-    decrease_error: chex.Numeric
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """State of :func:`scale_by_backtracking_linesearch`.
+    """State of :func:`scale_by_backtracking_linesearch`; see :class:`ScaleByLinesearchState`."""
 
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
-            ``store_grad``.
-        info: see :class:`BacktrackingLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
-
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Optional[Updates]
     info: BacktrackingLinesearchInfo
     aux: Any = None
@@ -92,57 +81,34 @@ class ZoomLinesearchInfo(NamedTuple):
         curvature_error: the same for small curvature.
     """
 
-    num_linesearch_steps: chex.Numeric
-    decrease_error: chex.Numeric
-    curvature_error: chex.Numeric
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
+    curvature_error: Scalar
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """State of :func:`scale_by_zoom_linesearch`.
+    """State of :func:`scale_by_zoom_linesearch`; see :class:`ScaleByLinesearchState`."""
 
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
-        info: see :class:`ZoomLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
-
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Updates
     info: ZoomLinesearchInfo
     aux: Any = None
 
 
 class MoreThuenteLinesearchInfo(NamedTuple):
-    """A report of the last More-Thuente search; see :class:`ZoomLinesearchInfo`.
+    """A report of the last More-Thuente search; see :class:`ZoomLinesearchInfo`."""
 
-    Attributes:
-        num_linesearch_steps: counter, steps tried.
-        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
-            missed; 0 if it was met, infinite before the first search.
-        curvature_error: the same for small curvature.
-    """
-
-    num_linesearch_steps: chex.Numeric
-    decrease_error: chex.Numeric
-    curvature_error: chex.Numeric
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
+    curvature_error: Scalar
 
 
 class ScaleByMoreThuenteLinesearchState(NamedTuple):
-    """State of :func:`scale_by_more_thuente_linesearch`.
+    """State of :func:`scale_by_more_thuente_linesearch`; see :class:`ScaleByLinesearchState`."""
 
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it.
-        info: see :class:`MoreThuenteLinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
-
-    learning_rate: chex.Numeric
-    value: chex.Numeric
+    learning_rate: Scalar
+    value: Scalar
     grad: Updates
     info: MoreThuenteLinesearchInfo
     aux: Any = None

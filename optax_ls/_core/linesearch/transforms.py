@@ -4,40 +4,31 @@ from collections.abc import Callable
 from typing import Any, Optional
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from .. import checks
-from ..types import GradientTransformationExtraArgs
-from . import conditions, driver
+from ..types import GradientTransformationExtraArgs, Scalar
+from . import conditions, driver, states
 from .backtracking import Backtracking, check_max_steps
 from .more_thuente import MoreThuente
-from .states import (
-    BacktrackingLinesearchInfo,
-    LinesearchInfo,
-    MoreThuenteLinesearchInfo,
-    ScaleByBacktrackingLinesearchState,
-    ScaleByLinesearchState,
-    ScaleByMoreThuenteLinesearchState,
-    ScaleByZoomLinesearchState,
-    ZoomLinesearchInfo,
-)
 from .zoom import Zoom
 
 # The names that the transformations have for the limits of a Wolfe search.
 _LIMITS = ("max_linesearch_steps", "max_learning_rate")
 
 
-def _first_step(strategy: str) -> Callable[[jax.Array], chex.Numeric]:
+def _first_step(strategy: str) -> Callable[[Scalar], chex.Numeric]:
     """The first step of a search as a function of the last learning rate."""
     checks.one_of("initial_guess_strategy", strategy, ("one", "keep"))
 
-    def first_step(learning_rate: jax.Array) -> chex.Numeric:
-        if strategy == "one":
-            return 1.0
-        return jnp.where(learning_rate > 0, learning_rate, 1)
+    if strategy == "one":
+        return lambda learning_rate: 1.0
+    return lambda learning_rate: jnp.where(learning_rate > 0, learning_rate, 1)
 
-    return first_step
+
+def _wolfe_info(make_info: Callable[..., Any]) -> Callable[[conditions.WolfeState], Any]:
+    """The info of a search for a strong Wolfe step as a function of the search's state."""
+    return lambda state: make_info(state.num_steps, state.decrease_error, state.curvature_error)
 
 
 def scale_by_linesearch(
@@ -48,7 +39,7 @@ def scale_by_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
-) -> GradientTransformationExtraArgs:
+) -> GradientTransformationExtraArgs[states.ScaleByLinesearchState]:
     r"""Scales updates by the step that a line search of your own, or one of ours, finds.
 
     The line is :math:`\phi(\eta) = f(w + \eta u)`, with params :math:`w` and updates :math:`u`. The
@@ -62,8 +53,8 @@ def scale_by_linesearch(
     ``step``, ``done`` and ``failed`` (numbers become arrays). ``step`` is the step to try next;
     once ``done``, it is the step to take, which is finite, and 0 does not move. ``failed`` says
     that this step does not satisfy the conditions of the search. ``value`` is infinite where the
-    objective is not finite. A search must be done after a finite number of steps. The same object
-    works as ``minimize(linesearch=...)``.
+    objective is not finite, minus infinity included; the slope may be anything there. A search must
+    be done after a finite number of steps. The same object works as ``minimize(linesearch=...)``.
 
     Args:
         search: an object with ``start`` and ``advance``, such as ``optax_ls.MoreThuente(30)``. If
@@ -123,31 +114,27 @@ def scale_by_linesearch(
         >>> def fn(w):
         ...     return jnp.sum(jnp.arange(1, 4) * (w - 1.0) ** 2)
         >>> search = optax_ls.scale_by_linesearch(Halving(), initial_guess_strategy="one")
-        >>> solver = optax_ls.chain(optax_ls.sgd(1.0), search)
-        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
-        >>> @jax.jit
-        ... def step(w, state):
-        ...     value, grad = value_and_grad(w, state=state)
-        ...     updates, state = solver.update(grad, state, w, value=value, grad=grad, value_fn=fn)
-        ...     return optax_ls.apply_updates(w, updates), state
         >>> w = jnp.array([1.0, 2.0, 3.0])
-        >>> state = solver.init(w)
-        >>> for _ in range(20):
-        ...     w, state = step(w, state)
-        >>> float(fn(w)) < 1e-2
+        >>> value, grad = jax.value_and_grad(fn)(w)
+        >>> updates, state = search.update(
+        ...     -grad, search.init(w), w, value=value, grad=grad, value_fn=fn
+        ... )
+        >>> bool(fn(optax_ls.apply_updates(w, updates)) < value)
         True
     """
     driver.check("search", search)
 
-    def info(state: Any) -> LinesearchInfo:
+    def info(state: Any) -> states.LinesearchInfo:
         fields = ("num_steps", "decrease_error", "curvature_error")
-        return LinesearchInfo(state.failed, *(getattr(state, field, None) for field in fields))
+        return states.LinesearchInfo(
+            state.failed, *(getattr(state, field, None) for field in fields)
+        )
 
     return driver.Driver(
         "scale_by_linesearch",
         search,
         _first_step(initial_guess_strategy),
-        ScaleByLinesearchState,
+        states.ScaleByLinesearchState,
         info,
         store_grad=store_grad,
         has_aux=has_aux,
@@ -169,7 +156,7 @@ def scale_by_backtracking_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
-) -> GradientTransformationExtraArgs:
+) -> GradientTransformationExtraArgs[states.ScaleByBacktrackingLinesearchState]:
     r"""Scales updates by a step that decreases the objective sufficiently (Armijo's rule).
 
     From a first guess the step :math:`\eta` is multiplied by ``decrease_factor`` until
@@ -194,47 +181,36 @@ def scale_by_backtracking_linesearch(
             :func:`value_and_grad_from_state`.
         verbose: print why a search failed.
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``, to keep it in the state; see :func:`scale_by_linesearch`.
+        aux_like: an example of ``aux``; see :func:`scale_by_linesearch`.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
         :class:`ScaleByBacktrackingLinesearchState`.
 
     Raises:
-        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` and
-            ``update``, what :func:`scale_by_linesearch` lists.
+        TypeError, ValueError: as :func:`scale_by_linesearch`.
 
     References:
         Nocedal & Wright, Numerical Optimization, 2nd ed. (2006), Algorithm 3.1, page 37.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax_ls
-        >>> solver = optax_ls.chain(
-        ...     optax_ls.sgd(learning_rate=1.0),
-        ...     optax_ls.scale_by_backtracking_linesearch(max_backtracking_steps=15),
-        ... )
         >>> def fn(w, x, y):
         ...     return (x @ w - y) ** 2
-        >>> data = dict(x=jnp.array([3.0, 2.0, 1.0]), y=jnp.array(0.0))
-        >>> @jax.jit
-        ... def step(w, state):
-        ...     value, grad = jax.value_and_grad(fn)(w, **data)
-        ...     updates, state = solver.update(
-        ...         grad, state, w, value=value, grad=grad, value_fn=fn, **data
-        ...     )
-        ...     return optax_ls.apply_updates(w, updates), state
-        >>> w = jnp.array([1.0, 2.0, 3.0])
-        >>> state = solver.init(w)
-        >>> for _ in range(20):
-        ...     w, state = step(w, state)
-        >>> float(fn(w, **data)) < 0.1
+        >>> search = optax_ls.scale_by_backtracking_linesearch(max_backtracking_steps=15)
+        >>> w, data = jnp.ones(3), dict(x=jnp.array([3.0, 2.0, 1.0]), y=jnp.array(0.0))
+        >>> value, grad = jax.value_and_grad(fn)(w, **data)
+        >>> updates, state = search.update(
+        ...     -grad, search.init(w), w, value=value, grad=grad, value_fn=fn, **data
+        ... )
+        >>> bool(fn(optax_ls.apply_updates(w, updates), **data) < value)
         True
     """
     check_max_steps("max_backtracking_steps", max_backtracking_steps)
     checks.number("increase_factor", increase_factor, above=0)
     checks.number("max_learning_rate", max_learning_rate, above=0)
 
-    def first_step(learning_rate: jax.Array) -> jax.Array:
+    def first_step(learning_rate: Scalar) -> Scalar:
         # After a search that did not move, every multiple of its step would be 0.
         moved = learning_rate > 0
         guess = jnp.where(moved, learning_rate, 1) * increase_factor
@@ -244,8 +220,8 @@ def scale_by_backtracking_linesearch(
         "scale_by_backtracking_linesearch",
         Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol),
         first_step,
-        ScaleByBacktrackingLinesearchState,
-        lambda state: BacktrackingLinesearchInfo(state.num_steps, state.decrease_error),
+        states.ScaleByBacktrackingLinesearchState,
+        lambda state: states.BacktrackingLinesearchInfo(state.num_steps, state.decrease_error),
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
@@ -267,7 +243,7 @@ def scale_by_zoom_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
-) -> GradientTransformationExtraArgs:
+) -> GradientTransformationExtraArgs[states.ScaleByZoomLinesearchState]:
     r"""Scales updates by a step of sufficient decrease and small curvature (strong Wolfe).
 
     The step :math:`\eta` satisfies
@@ -296,15 +272,14 @@ def scale_by_zoom_linesearch(
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``, to keep it in the state; see :func:`scale_by_linesearch`.
+        aux_like: an example of ``aux``; see :func:`scale_by_linesearch`.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
         :class:`ScaleByZoomLinesearchState`.
 
     Raises:
-        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` and
-            ``update``, what :func:`scale_by_linesearch` lists.
+        TypeError, ValueError: as :func:`scale_by_linesearch`.
 
     References:
         Nocedal & Wright, Numerical Optimization, 2nd ed. (2006), Algorithms 3.5 and 3.6, pages
@@ -312,23 +287,15 @@ def scale_by_zoom_linesearch(
 
     Example:
         >>> import jax, jax.numpy as jnp, optax_ls
-        >>> solver = optax_ls.chain(
-        ...     optax_ls.sgd(learning_rate=1.0),
-        ...     optax_ls.scale_by_zoom_linesearch(max_linesearch_steps=15),
-        ... )
         >>> def fn(w):
         ...     return jnp.sum((w - 1.0) ** 4)
-        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
-        >>> @jax.jit
-        ... def step(w, state):
-        ...     value, grad = value_and_grad(w, state=state)
-        ...     updates, state = solver.update(grad, state, w, value=value, grad=grad, value_fn=fn)
-        ...     return optax_ls.apply_updates(w, updates), state
+        >>> search = optax_ls.scale_by_zoom_linesearch(max_linesearch_steps=15)
         >>> w = jnp.array([1.0, 2.0, 3.0])
-        >>> state = solver.init(w)
-        >>> for _ in range(20):
-        ...     w, state = step(w, state)
-        >>> float(fn(w)) < 1e-2
+        >>> value, grad = jax.value_and_grad(fn)(w)
+        >>> updates, state = search.update(
+        ...     -grad, search.init(w), w, value=value, grad=grad, value_fn=fn
+        ... )
+        >>> bool(jnp.abs(jnp.vdot(grad, state.grad)) < 0.9 * jnp.vdot(grad, grad))
         True
     """
     conditions.check_limits(max_linesearch_steps, max_learning_rate, _LIMITS)
@@ -346,10 +313,8 @@ def scale_by_zoom_linesearch(
         "scale_by_zoom_linesearch",
         search,
         _first_step(initial_guess_strategy),
-        ScaleByZoomLinesearchState,
-        lambda state: ZoomLinesearchInfo(
-            state.num_steps, state.decrease_error, state.curvature_error
-        ),
+        states.ScaleByZoomLinesearchState,
+        _wolfe_info(states.ZoomLinesearchInfo),
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
@@ -369,20 +334,13 @@ def scale_by_more_thuente_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
-) -> GradientTransformationExtraArgs:
+) -> GradientTransformationExtraArgs[states.ScaleByMoreThuenteLinesearchState]:
     r"""Scales updates by a step of sufficient decrease and small curvature, by More & Thuente.
 
-    The conditions are those of :func:`scale_by_zoom_linesearch`,
-
-    .. math::
-        f(w + \eta u) \le f(w) + \eta c_1 \langle u, \nabla f(w) \rangle, \qquad
-        |\langle u, \nabla f(w + \eta u) \rangle| \le c_2 |\langle u, \nabla f(w) \rangle|
-
-    with :math:`c_1` = ``slope_rtol`` and :math:`c_2` = ``curv_rtol``. The interpolation uses the
-    slopes of both ends of the interval. Where the objective changes by no more than rounding, the
-    search uses slopes alone. If no step satisfies both conditions within the limits, the best step
-    of sufficient decrease is taken; if there is none, the last one tried, or none if the objective
-    is not finite there.
+    The conditions are those of :func:`scale_by_zoom_linesearch`, with a tolerance of 0, and so is
+    the step taken if none satisfies both within the limits. The interpolation uses the slopes of
+    both ends of the interval. Where the objective changes by no more than rounding, the search uses
+    slopes alone.
 
     Args:
         max_linesearch_steps: how many steps may be tried, at least 1.
@@ -396,15 +354,14 @@ def scale_by_more_thuente_linesearch(
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``, to keep it in the state; see :func:`scale_by_linesearch`.
+        aux_like: an example of ``aux``; see :func:`scale_by_linesearch`.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
         :class:`ScaleByMoreThuenteLinesearchState`.
 
     Raises:
-        TypeError, ValueError: a setting of the wrong type or out of range; at ``init`` and
-            ``update``, what :func:`scale_by_linesearch` lists.
+        TypeError, ValueError: as :func:`scale_by_linesearch`.
 
     References:
         More & Thuente, Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20
@@ -412,21 +369,15 @@ def scale_by_more_thuente_linesearch(
 
     Example:
         >>> import jax, jax.numpy as jnp, optax_ls
-        >>> def rosenbrock(x):
-        ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
-        >>> search = optax_ls.scale_by_more_thuente_linesearch(30, initial_guess_strategy="one")
-        >>> solver = optax_ls.lbfgs(linesearch=search)
-        >>> value_and_grad = optax_ls.value_and_grad_from_state(rosenbrock)
-        >>> def step(carry, _):
-        ...     x, state = carry
-        ...     value, grad = value_and_grad(x, state=state)
-        ...     updates, state = solver.update(
-        ...         grad, state, x, value=value, grad=grad, value_fn=rosenbrock
-        ...     )
-        ...     return (optax_ls.apply_updates(x, updates), state), value
-        >>> start = jnp.array([-1.2, 1.0])
-        >>> (x, _), values = jax.lax.scan(step, (start, solver.init(start)), length=40)
-        >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
+        >>> def fn(w):
+        ...     return jnp.sum((w - 1.0) ** 4)
+        >>> search = optax_ls.scale_by_more_thuente_linesearch(30, curv_rtol=0.1)
+        >>> w = jnp.array([1.0, 2.0, 3.0])
+        >>> value, grad = jax.value_and_grad(fn)(w)
+        >>> updates, state = search.update(
+        ...     -grad, search.init(w), w, value=value, grad=grad, value_fn=fn
+        ... )
+        >>> bool(jnp.abs(jnp.vdot(grad, state.grad)) < 0.1 * jnp.vdot(grad, grad))
         True
     """
     conditions.check_limits(max_linesearch_steps, max_learning_rate, _LIMITS)
@@ -437,10 +388,8 @@ def scale_by_more_thuente_linesearch(
         "scale_by_more_thuente_linesearch",
         search,
         _first_step(initial_guess_strategy),
-        ScaleByMoreThuenteLinesearchState,
-        lambda state: MoreThuenteLinesearchInfo(
-            state.num_steps, state.decrease_error, state.curvature_error
-        ),
+        states.ScaleByMoreThuenteLinesearchState,
+        _wolfe_info(states.MoreThuenteLinesearchInfo),
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,

@@ -22,10 +22,10 @@ import dataclasses
 from typing import NamedTuple, Optional
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from .. import checks, numerics, tree
+from ..types import Counter, Flag, Scalar
 from . import conditions, interpolation
 from .conditions import Message, Point, Sample
 
@@ -55,20 +55,20 @@ class ZoomState(NamedTuple):
         curvature_error: the same for small curvature.
     """
 
-    step: jax.Array
-    done: jax.Array
-    failed: jax.Array
-    num_steps: jax.Array
-    value_init: jax.Array
-    slope_init: jax.Array
+    step: Scalar
+    done: Flag
+    failed: Flag
+    num_steps: Counter
+    value_init: Scalar
+    slope_init: Scalar
     low: Point
     high: Sample
     former: Sample
-    decrease_error: jax.Array
-    curvature_error: jax.Array
+    decrease_error: Scalar
+    curvature_error: Scalar
 
     @property
-    def bracketed(self) -> jax.Array:
+    def bracketed(self) -> Flag:
         """Bool, true if an interval that contains good steps has been found."""
         return jnp.isfinite(self.high.step)
 
@@ -106,7 +106,7 @@ class Zoom:
     def _largest_step(self) -> chex.Numeric:
         return jnp.inf if self.max_step_size is None else self.max_step_size
 
-    def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> ZoomState:
+    def start(self, value: Scalar, slope: Scalar, step: Scalar) -> ZoomState:
         """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
         no, zero, infinite = jnp.zeros((), bool), jnp.zeros_like(step), jnp.full_like(step, jnp.inf)
         return ZoomState(
@@ -123,7 +123,7 @@ class Zoom:
             curvature_error=infinite,
         )
 
-    def advance(self, state: ZoomState, value: jax.Array, slope: jax.Array) -> ZoomState:
+    def advance(self, state: ZoomState, value: Scalar, slope: Scalar) -> ZoomState:
         """Takes phi(step) and phi'(step); accepts the step, chooses another, or gives up."""
         trial, low, high = Point(state.step, value, slope), state.low, state.high
         decrease_error, curvature_error = self._errors(state, trial)
@@ -132,10 +132,10 @@ class Zoom:
         # Algorithms 3.5 and 3.6 share one table, since high lies at infinity before a bracket.
         comparable = state.bracketed | (low.step > 0)
         too_high = (decrease_error > self.tol) | (comparable & (value >= low.value))
-        turned = ~too_high & (slope * (high.step - low.step) >= 0)
-        new_low: Point = tree.where(too_high, low, trial)
-        new_high: Sample = tree.where(too_high, trial.sample, tree.where(turned, low.sample, high))
-        former: Sample = tree.where(too_high | turned, high, low.sample)
+        rising = ~too_high & (slope * (high.step - low.step) >= 0)
+        new_low = tree.where(too_high, low, trial)
+        new_high = tree.where(too_high, trial.sample, tree.where(rising, low.sample, high))
+        former = tree.where(too_high | rising, high, low.sample)
         fraction = _interpolate(new_low, new_high, former)
         inside = new_low.step + fraction * (new_high.step - new_low.step)
         longer = jnp.minimum(state.step * self.increase_factor, self._largest_step)
@@ -166,7 +166,7 @@ class Zoom:
             curvature_error=jnp.where(at_trial, curvature_error, state.curvature_error),
         )
 
-    def _errors(self, state: ZoomState, trial: Point) -> tuple[jax.Array, jax.Array]:
+    def _errors(self, state: ZoomState, trial: Point) -> tuple[Scalar, Scalar]:
         """The amounts by which the trial misses sufficient decrease and small curvature."""
         change = trial.value - state.value_init
         decrease = conditions.missing_decrease(
@@ -179,10 +179,10 @@ class Zoom:
         curvature = conditions.missing_curvature(trial.slope, state.slope_init, self.curv_rtol)
         return conditions.error(decrease), conditions.error(curvature)
 
-    def _ran_into_limit(self, high: Sample, step: jax.Array) -> jax.Array:
+    def _ran_into_limit(self, high: Sample, step: Scalar) -> Flag:
         return ~jnp.isfinite(high.step) & (step >= self._largest_step)
 
-    def _too_small(self, low: Point, high: Sample) -> jax.Array:
+    def _too_small(self, low: Point, high: Sample) -> Flag:
         return jnp.abs(high.step - low.step) <= self.stepsize_precision
 
     def diagnose(self, state: ZoomState) -> list[Message]:
@@ -197,7 +197,7 @@ class Zoom:
         return [header, *reasons, *others]
 
 
-def _interpolate(low: Point, high: Sample, former: Sample) -> jax.Array:
+def _interpolate(low: Point, high: Sample, former: Sample) -> Scalar:
     """The fraction of the way from ``low`` to ``high`` at which to look next.
 
     It is the minimiser of the cubic through three points and the slope at ``low``, else of the
@@ -205,7 +205,7 @@ def _interpolate(low: Point, high: Sample, former: Sample) -> jax.Array:
     the middle.
     """
 
-    def inside(fraction: jax.Array, margin: float) -> jax.Array:
+    def inside(fraction: Scalar, margin: float) -> Flag:
         return (fraction > margin) & (fraction < 1 - margin)
 
     cubic = interpolation.cubic_of_three(low, high, former)

@@ -6,7 +6,7 @@ DIMENSION = 10
 SEED = 0
 
 
-def lanes(quick, tell):
+def batch(quick, log):
     if quick:
         plan = {20: (["minimize", "optax"], 2)}
     else:
@@ -16,7 +16,7 @@ def lanes(quick, tell):
         }
     found = []
     for count, (names, repeats) in plan.items():
-        tell(f"{count} problems: {', '.join(names)}")
+        log(f"{count} problems: {', '.join(names)}")
         solvers = timings(count, DIMENSION, names, repeats, SEED)
-        found.append({"lanes": count, "dimension": DIMENSION, "solvers": solvers})
+        found.append({"size": count, "dimension": DIMENSION, "solvers": solvers})
     return found
