@@ -123,11 +123,16 @@ def evaluate_trial(
 
     grads = iterate.updates, grad
     if bounds is not None:
-        grads = tuple(
-            masked(g, bounds.moving(p, state.direction))
-            for g, p in zip(grads, (iterate.params, params), strict=True)
-        )
+        moving = [bounds.moving(p, state.direction) for p in (iterate.params, params)]
+        grads = tuple(masked(g, mask) for g, mask in zip(grads, moving, strict=True))
     slope_init, slope = reductions.slopes(state.direction, grads, dtype)
+    if bounds is not None:
+        # The path has a kink where an entry reaches its bound. A step beyond one is accepted by
+        # sufficient decrease alone.
+        stopped = jax.tree.map(lambda a, b: (a & ~b).astype(dtype), *moving)
+        (has_kink,) = reductions.maxima((stopped,), dtype)
+        decreased = value <= state.value + 1e-4 * step * slope_init
+        slope = jnp.where((has_kink > 0) & decreased, 0, slope)
     # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
     is_tiny = length <= numerics.finfo(dtype).eps ** 0.5 * size
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
