@@ -3,10 +3,9 @@
 It evaluates a trial point, advances the line search, and decides. If the search has ended it moves
 the iterate, adds the pair to the memory and computes the next direction.
 
-A search has failed if it gave up and no trial was lower than the iterate. Then, or if the value has
-not decreased for some iterations, the pairs are dropped and steepest descent is tried in relative
-coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|, which suits params of very different
-sizes. ``termination.py`` decides whether that is the end.
+A search has failed if it gave up and no trial was lower than the iterate. Then the pairs are dropped
+and steepest descent is tried in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|,
+which suits params of very different sizes. ``termination.py`` decides whether that is the end.
 """
 
 import functools

@@ -160,7 +160,7 @@ def status(
 ) -> jax.Array:
     """The reason to stop after an evaluation, apart from limits; else RUNNING."""
     value, finfo = outcome.value, numerics.finfo(outcome.value.dtype)
-    is_invisible = outcome.predicted_decrease <= _INVISIBLE * outcome.rounding
+    is_invisible = outcome.predicted_decrease <= _INVISIBLE * finfo.eps * jnp.abs(value)
     if limits.ftol is None:
         has_settled = after.stalled >= _PATIENCE
     else:
