@@ -22,8 +22,8 @@ from .._core import numerics
 from .result import MinimizeStatus
 
 # A predicted decrease below the first number of units in the last place is invisible, and one
-# below the second may be, as in More-Thuente, if many terms are added up.
-_INVISIBLE, _NOISE = 4, 256
+# below the second may be if many terms are added up.
+_INVISIBLE, _NOISE = 4, 64
 # Iterations without a lower value after which the value counts as settled.
 _PATIENCE = 8
 # Trials in a row that show a fall without end. A search that multiplies its step by 4 is then at
@@ -160,7 +160,8 @@ def status(
 ) -> jax.Array:
     """The reason to stop after an evaluation, apart from limits; else RUNNING."""
     value, finfo = outcome.value, numerics.finfo(outcome.value.dtype)
-    is_invisible = outcome.predicted_decrease <= _INVISIBLE * finfo.eps * jnp.abs(value)
+    invisible = _INVISIBLE * finfo.eps * jnp.abs(value)
+    is_invisible = (outcome.predicted_decrease <= invisible) & (before.stalled > 0)
     if limits.ftol is None:
         has_settled = after.stalled >= _PATIENCE
     else:

@@ -13,7 +13,9 @@ from optax_ls import MinimizeStatus
 pytestmark = pytest.mark.runtime
 
 SETTLED = (MinimizeStatus.GRADIENT_SMALL, MinimizeStatus.VALUE_SETTLED)
-each_dtype = pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"], indirect=True)
+each_dtype = pytest.mark.parametrize(
+    "x64", [False, True], ids=["float32", "float64"], indirect=True
+)
 
 
 # The value at the start.
@@ -78,7 +80,10 @@ UNBOUNDED = {
     "flat": (lambda x: 1e-4 * jnp.sum(x), [0.0, 0.0]),
     "product": (lambda x: x[0] * x[1], [1.0, 0.5]),
     "saddle": (lambda x: jnp.sum(x[1:] ** 2) - 3 * x[0] ** 2, [1e-3, 1.0, 2.0]),
-    "one_of_many": (lambda x: jnp.sum(jnp.arange(1, 10) * (x[1:] - 1) ** 2) - x[0] ** 2, [0.1] * 10),
+    "one_of_many": (
+        lambda x: jnp.sum(jnp.arange(1, 10) * (x[1:] - 1) ** 2) - x[0] ** 2,
+        [0.1] * 10,
+    ),
     "cubic": (lambda x: jnp.sum(x**3), [-1.0, -1.0]),
     "quartic": (lambda x: -jnp.sum(x**4), [1.0, 1.0]),
     "exponential": (lambda x: -jnp.exp(x[0]) + x[1] ** 2, [0.0, 1.0]),
@@ -128,7 +133,9 @@ def test_elements_of_a_batch_fall_on_their_own():
 
 @settings(max_examples=25, derandomize=True, deadline=None)
 @given(
-    exponent=st.floats(-4, 8), offset=st.floats(-1e6, 1e6), start=st.tuples(*(st.floats(-10, 10),) * 3)
+    exponent=st.floats(-4, 8),
+    offset=st.floats(-1e6, 1e6),
+    start=st.tuples(*(st.floats(-10, 10),) * 3),
 )
 def test_linear_function_of_any_slope_is_unbounded(exponent, offset, start):
     result = LINEAR(jnp.array(start), 10.0**exponent, offset)
