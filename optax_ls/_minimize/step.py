@@ -3,9 +3,10 @@
 It evaluates a trial point, advances the line search, and decides. If the search has ended it moves
 the iterate, adds the pair to the memory and computes the next direction.
 
-A search has failed if it gave up and no trial was lower than the iterate. Then the pairs are dropped
-and steepest descent is tried in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|,
-which suits params of very different sizes. ``termination.py`` decides whether that is the end.
+A search has failed if it gave up and no trial was lower than the iterate. Then the pairs are
+dropped and steepest descent is tried in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps
+max |x|, which suits params of very different sizes. ``termination.py`` decides whether that is the
+end.
 """
 
 import functools
@@ -27,7 +28,6 @@ from . import termination
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
 from .termination import Limits, Outcome, Progress
-
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
 _LEAST_GAIN = 0.003

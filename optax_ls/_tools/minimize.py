@@ -27,7 +27,7 @@ from . import NO_SUCCESS, SUCCESS, CommandError
 _SETTINGS = (
     ("gtol", float, "stop when no entry of the gradient is larger"),
     ("ftol", float, "stop when the relative decrease of the value is no larger"),
-    ("max_iters", int, "largest number of iterations; default: 1000"),
+    ("max_iters", int, "largest number of iterations; default: 15000"),
     ("max_evals", int, "largest number of evaluations"),
     ("memory_size", int, "number of pairs to keep; default: 10"),
     ("linesearch", str, "more_thuente (default), zoom or backtracking"),

@@ -111,7 +111,8 @@ def test_fall_without_end_is_named_after_some_hundred_evaluations(fun, start, x6
     assert result.status == MinimizeStatus.UNBOUNDED
     assert not result.success
     assert result.num_evals <= 200
-    assert np.all(np.isfinite(result.params)) and np.isfinite(result.value)
+    assert np.all(np.isfinite(result.params))
+    assert np.isfinite(result.value)
 
 
 @each_dtype
