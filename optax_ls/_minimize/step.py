@@ -210,6 +210,9 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
 
     eps = float(numerics.finfo(trial.value.dtype).eps)
     falls, flattens = termination.fall(best.value, trial.value, trial.slope_init, trial.slope)
+    is_noisy = termination.is_noise(
+        trial.step, trial.value - state.value, trial.slope_init, trial.slope
+    )
     outcome = Outcome(
         is_first=is_first,
         is_fresh=state.fresh,
@@ -221,6 +224,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         flattens=flattens,
         predicted_decrease=-trial.slope_init,
         rounding=eps * jnp.maximum(jnp.abs(state.value), trial.relative_slope),
+        is_noisy=trial.is_finite & is_noisy & ~is_first,
         value_before=state.value,
         value=jnp.where(moves, arrival.value, state.value),
     )

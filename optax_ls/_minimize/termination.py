@@ -74,6 +74,7 @@ class Progress(NamedTuple):
         falling: counter, trials in a row that showed a fall without end.
         restarted: bool, whether the search under way is along steepest descent.
         hit_nonfinite: bool, whether that search has met a value that is not finite.
+        met_noise: bool, whether it has met a value that does not follow its slopes.
         settled: bool, whether the last search that failed along another direction predicted no
             decrease larger than rounding.
     """
@@ -84,13 +85,14 @@ class Progress(NamedTuple):
     falling: jax.Array
     restarted: jax.Array
     hit_nonfinite: jax.Array
+    met_noise: jax.Array
     settled: jax.Array
 
     @classmethod
     def init(cls, infinite: jax.Array) -> "Progress":
         """Before the first evaluation."""
         no, zero = jnp.zeros((), bool), numerics.counter()
-        return cls(infinite, infinite, zero, zero, no, no, no)
+        return cls(infinite, infinite, zero, zero, no, no, no, no)
 
 
 class Outcome(NamedTuple):
@@ -107,6 +109,7 @@ class Outcome(NamedTuple):
         flattens: whether the trial showed that the fall ends.
         predicted_decrease: minus the slope at the iterate.
         rounding: the change of the value if it or the params change by one unit in the last place.
+        is_noisy: whether the trial showed that rounding hides the predicted decrease.
         value_before: the objective at the iterate before.
         value: the objective at the iterate.
     """
@@ -121,6 +124,7 @@ class Outcome(NamedTuple):
     flattens: jax.Array
     predicted_decrease: jax.Array
     rounding: jax.Array
+    is_noisy: jax.Array
     value_before: jax.Array
     value: jax.Array
 
@@ -146,6 +150,29 @@ def fall(
     return is_steep & is_far_lower, ~is_steep | (value > lowest)
 
 
+def is_noise(
+    step: jax.Array, change: jax.Array, slope_init: jax.Array, slope: jax.Array
+) -> jax.Array:
+    """Whether the value at a trial shows that rounding hides the decrease for a step of 1.
+
+    After a short step with hardly another slope, the value should have followed the line. It is
+    noise if it has changed by more than the line does in a step of 1. A gradient that is wrong by
+    a factor of 64 changes it by less. After a longer step, it is noise if nothing has changed
+    although the slopes at both ends ask for it.
+
+    Args:
+        step: of the trial.
+        change: of the value since the iterate.
+        slope_init: the slope at the iterate.
+        slope: the slope at the trial.
+    """
+    size = jnp.abs(slope_init)
+    is_straight = jnp.abs(slope - slope_init) <= 0.5 * size
+    departs = jnp.abs(change - step * slope_init) >= size
+    is_constant = (change == 0) & (step >= 1) & (jnp.abs(slope_init + slope) >= size)
+    return jnp.where(step <= 1 / 64, is_straight & departs, is_constant)
+
+
 def update(before: Progress, outcome: Outcome) -> Progress:
     """The progress after an evaluation."""
     value = outcome.value
@@ -154,7 +181,10 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     is_lower = outcome.is_first | (before.lowest - value > visible)
     falling = numerics.add_counters(before.falling, outcome.falls)
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
-    has_settled = (outcome.predicted_decrease <= _NOISE * outcome.rounding) & ~hit_nonfinite
+    met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
+    is_hidden = (outcome.predicted_decrease <= _NOISE * outcome.rounding) | met_noise
+    is_hidden |= before.stalled >= _PATIENCE // 2
+    has_settled = is_hidden & ~hit_nonfinite
     return Progress(
         value_init=jnp.where(outcome.is_first, value, before.value_init),
         lowest=jnp.minimum(value, before.lowest),
@@ -162,6 +192,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
         falling=jnp.where(outcome.is_finite & outcome.flattens, 0, falling),
         restarted=outcome.failed | (before.restarted & ~outcome.moved),
         hit_nonfinite=hit_nonfinite,
+        met_noise=met_noise,
         settled=jnp.where(outcome.failed & ~before.restarted, has_settled, before.settled),
     )
 
