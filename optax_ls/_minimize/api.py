@@ -40,7 +40,7 @@ def minimize(
     max_linesearch_steps: Optional[int] = None,
     gtol: Optional[chex.Numeric] = None,
     ftol: Optional[chex.Numeric] = None,
-    max_iters: chex.Numeric = 1000,
+    max_iters: chex.Numeric = 15000,
     max_evals: Optional[chex.Numeric] = None,
     callback: Optional[Callable[[IterationInfo], Any]] = None,
     progress: bool = False,
@@ -81,8 +81,9 @@ def minimize(
             eps**(3/4) of the search dtype: 6.4e-6 in float32, 1.8e-12 in float64.
         ftol: stop when one iteration lowers the value by no more than this times the larger of
             the absolute values before and after it; 0 never does. None waits until the value has
-            not decreased for 10 iterations, restarts, and stops after 10 more.
-        max_iters: the largest number of iterations (accepted steps).
+            not decreased for 8 iterations.
+        max_iters: the largest number of iterations (accepted steps). With ``history=True`` each
+            one takes a row, so a smaller limit saves memory.
         max_evals: the largest number of evaluations of ``fun`` with its gradient; None for no
             limit.
         callback: called with an :class:`IterationInfo` at the start and after each iteration; if

@@ -34,6 +34,7 @@ class MinimizeStatus(enum.IntEnum):
             slope predicted one.
         START_NOT_FINITE: something in params, value or gradient at the start is NaN or infinite.
         STOPPED_BY_CALLBACK: the callback returned True.
+        UNBOUNDED: the value falls without end.
     """
 
     RUNNING = 0
@@ -44,6 +45,7 @@ class MinimizeStatus(enum.IntEnum):
     SEARCH_FAILED = 5
     START_NOT_FINITE = 6
     STOPPED_BY_CALLBACK = 7
+    UNBOUNDED = 8
 
     @property
     def success(self) -> bool:
@@ -69,6 +71,10 @@ _MESSAGES = {
         "The start, its value or its gradient is NaN or infinite: start elsewhere."
     ),
     MinimizeStatus.STOPPED_BY_CALLBACK: "Stopped by the callback.",
+    MinimizeStatus.UNBOUNDED: (
+        "The value falls without end: the function has no minimum. Is its sign right? Is a penalty "
+        "or a bound missing?"
+    ),
 }
 
 

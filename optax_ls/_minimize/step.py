@@ -3,10 +3,10 @@
 It evaluates a trial point, advances the line search, and decides. If the search has ended it moves
 the iterate, adds the pair to the memory and computes the next direction.
 
-A search has failed if it gave up and no trial was lower than the iterate. Then, or if the value has
-not decreased for some iterations, the pairs are dropped and steepest descent is tried in relative
-coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|, which suits params of very different
-sizes. ``termination.py`` decides whether that is the end.
+A search has failed if it gave up and no trial was lower than the iterate. Then the pairs are
+dropped and steepest descent is tried in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps
+max |x|, which suits params of very different sizes. ``termination.py`` decides whether that is the
+end.
 """
 
 import functools
@@ -29,6 +29,9 @@ from .bounds import Bounds, Free, masked
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
 from .termination import Limits, Outcome, Progress
+
+# A search ends if a trial differs from the best one by less than this fraction of the decrease.
+_LEAST_GAIN = 0.003
 
 
 class Point(NamedTuple):
@@ -54,8 +57,8 @@ class Trial(NamedTuple):
         grad_norm: the largest absolute value in the gradient there.
         slope_init: the slope at the iterate.
         slope: the slope at the trial.
+        relative_slope: the largest absolute value of a param times its derivative, at the iterate.
         is_finite: bool, whether value, gradient and params are finite.
-        is_tiny: bool, whether a step of 1 changes the params by rounding only.
     """
 
     step: jax.Array
@@ -63,8 +66,8 @@ class Trial(NamedTuple):
     grad_norm: jax.Array
     slope_init: jax.Array
     slope: jax.Array
+    relative_slope: jax.Array
     is_finite: jax.Array
-    is_tiny: jax.Array
 
     @property
     def as_best(self) -> Best:
@@ -96,7 +99,8 @@ def evaluate_trial(
 ) -> tuple[Point, Trial]:
     """Evaluates the objective at the step that the search asks for; first of all at the start."""
     dtype, iterate = state.value.dtype, state.memory
-    first_step = search.start(state.value, -jnp.ones_like(state.value), jnp.ones((), dtype)).step
+    first_step = first_step_of(state.progress, state.step)
+    first_step = search.start(state.value, -jnp.ones_like(state.value), first_step).step
     step = jnp.where(state.fresh, first_step, state.search.step).astype(dtype)
     step = jnp.where(state.num_evals == 0, 0, step)
     params = along(iterate.params, step, state.direction, bounds)
@@ -115,11 +119,14 @@ def evaluate_trial(
         is_running, found_at, lambda _, before: before, params, before
     )
     # The maximum is NaN if any entry of the gradient or of the params is not finite.
-    steepness = grad if bounds is None else bounds.projected_gradient(params, grad)
-    with_params = jax.tree.map(lambda g, p: g + 0 * p, steepness, params)
-    grad_norm, size, length = reductions.maxima(
-        (with_params, iterate.params, state.direction), dtype
-    )
+    steep, steep_before = grad, iterate.updates
+    if bounds is not None:
+        steep = bounds.projected_gradient(params, grad)
+        steep_before = bounds.projected_gradient(iterate.params, iterate.updates)
+    with_params = jax.tree.map(lambda g, p: g + 0 * p, steep, params)
+    # The change of the value, over eps, if the params at the iterate are rounded.
+    relative = jax.tree.map(lambda p, g: p * g, iterate.params, steep_before)
+    grad_norm, relative_slope = reductions.maxima((with_params, relative), dtype)
 
     grads = iterate.updates, grad
     if bounds is not None:
@@ -133,11 +140,14 @@ def evaluate_trial(
         (has_kink,) = reductions.maxima((stopped,), dtype)
         decreased = value <= state.value + 1e-4 * step * slope_init
         slope = jnp.where((has_kink > 0) & decreased, 0, slope)
-    # Near a minimum a change of sqrt(eps) relative to the params changes the value by eps.
-    is_tiny = length <= numerics.finfo(dtype).eps ** 0.5 * size
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    trial = Trial(step, value, grad_norm, slope_init, slope, is_finite, is_tiny)
+    trial = Trial(step, value, grad_norm, slope_init, slope, relative_slope, is_finite)
     return Point(params, grad, aux), trial
+
+
+def first_step_of(progress: Progress, last_step: jax.Array) -> jax.Array:
+    """The first step of a search: 1, or the last step if the value fell without end on the way."""
+    return jnp.where(progress.falling > 0, jnp.maximum(last_step, 1), 1).astype(last_step.dtype)
 
 
 class Decision(NamedTuple):
@@ -188,7 +198,8 @@ class Scalars(NamedTuple):
 
 def advance_search(search: LineSearch, state: Scalars, trial: Trial) -> Any:
     """The state of the search after a trial, which is the first of the search if it is fresh."""
-    begun = driver.begin(search, state.value, trial.slope_init, jnp.ones_like(state.step))
+    first_step = first_step_of(state.progress, state.step)
+    begun = driver.begin(search, state.value, trial.slope_init, first_step)
     begun = tree.where(state.fresh, numerics.keep_types(begun, state.search), state.search)
     value = jnp.where(trial.is_finite, trial.value, jnp.inf)
     return driver.observe(search, begun, value, trial.slope)
@@ -198,20 +209,29 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     """Decides what follows from a trial that the search has been advanced with."""
     is_first = state.num_evals == 0
     uphill = state.fresh & ~(trial.slope_init < 0)
-    is_done = ~is_first & (searched.done | uphill)
-    # Where rounding hides the decrease a search may go up, but never above the start.
-    not_above = trial.is_finite & (trial.value <= state.progress.value_init)
-    accepted = is_done & ~searched.failed & ~uphill & not_above
     best = state.best._replace(
         step=jnp.where(state.fresh, 0, state.best.step),
         value=jnp.where(state.fresh, state.value, state.best.value),
     )
     is_lower = ~is_first & trial.is_finite & (trial.value < best.value)
+    # At a kink, trials on either side of it approach one value, and no slope is small.
+    gain = jnp.abs(trial.value - best.value)
+    decrease = state.value - jnp.minimum(best.value, trial.value)
+    gains_nothing = (best.step > 0) & trial.is_finite & (gain <= _LEAST_GAIN * decrease)
+    is_done = ~is_first & (searched.done | uphill | gains_nothing)
+    # Where rounding hides the decrease a search may go up, but never above the start.
+    not_above = trial.is_finite & (trial.value <= state.progress.value_init)
+    accepted = ~is_first & searched.done & ~searched.failed & ~uphill & not_above
     moves = is_first | accepted | (is_done & (is_lower | (best.step > 0)))
     failed = is_done & ~moves
     to_trial = is_first | accepted | is_lower
     arrival = tree.where(to_trial, trial.as_best, best)
 
+    eps = float(numerics.finfo(trial.value.dtype).eps)
+    falls, flattens = termination.fall(best.value, trial.value, trial.slope_init, trial.slope)
+    is_noisy = termination.is_noise(
+        trial.step, trial.value - state.value, trial.slope_init, trial.slope
+    )
     outcome = Outcome(
         is_first=is_first,
         is_fresh=state.fresh,
@@ -219,12 +239,15 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         accepted=accepted,
         failed=failed,
         is_finite=trial.is_finite,
-        is_tiny=trial.is_tiny,
+        falls=trial.is_finite & falls & ~is_first,
+        flattens=flattens,
         predicted_decrease=-trial.slope_init,
+        rounding=eps * jnp.maximum(jnp.abs(state.value), trial.relative_slope),
+        is_noisy=trial.is_finite & is_noisy & ~is_first,
         value_before=state.value,
         value=jnp.where(moves, arrival.value, state.value),
     )
-    progress, restarts = termination.update(state.progress, outcome)
+    progress = termination.update(state.progress, outcome)
     grad_norm = jnp.where(moves, arrival.grad_norm, state.grad_norm)
     num_iters = state.num_iters + outcome.iterated
     num_evals = numerics.increment(state.num_evals)
@@ -234,11 +257,11 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         to_trial=to_trial,
         keeps_best=is_lower & ~is_done,
         new_direction=moves | failed,
-        restarts=restarts,
-        is_pair=outcome.iterated & ~restarts,
+        restarts=failed,
+        is_pair=outcome.iterated,
         # After a search that failed the pairs are kept until steepest descent has succeeded: that
         # may be the end.
-        drops_pairs=moves & (state.progress.restarted | restarts),
+        drops_pairs=moves & state.progress.restarted,
         step=arrival.step,
         values=(state.value, outcome.value),
     )

@@ -6,7 +6,11 @@ observations tell this from a function that is not differentiable or a wrong gra
 * A search fails, and the decrease that its slope predicted is less than rounding.
 * The iterate moves, as the slopes ask, but the value has not decreased for a number of iterations.
 
-In both cases steepest descent is tried once (see ``step.py``) before the value counts as settled.
+After any other search that failed, steepest descent is tried once (see ``step.py``).
+
+A function without lower bound shows in trials: the value falls, and the slope gets no flatter. An
+interval that has no flatter slope grows with every trial, so such trials in a row reach farther
+than any scale that the function may have.
 """
 
 from typing import Any, NamedTuple, Optional
@@ -17,10 +21,20 @@ import jax.numpy as jnp
 from .._core import numerics
 from .result import MinimizeStatus
 
-# Changes of the value below so many units in the last place are rounding; as in More-Thuente.
-_NOISE = 256
-# Iterations without a lower value before the restart, and from there to the end.
-_PATIENCE = 10
+# A predicted decrease below the first number of units in the last place is invisible, and one
+# below the second may be if many terms are added up.
+_INVISIBLE, _NOISE = 4, 64
+# Iterations without a lower value after which the value counts as settled.
+_PATIENCE = 8
+# Trials in a row that show a fall without end. A search that multiplies its step by 4 is then at
+# 4^64 = 3e38 times its first step, which is the range of float32.
+_FALLS = 64
+# A trial shows it if the value falls by this fraction of itself, and if the slope is at least this
+# fraction of that at the iterate.
+_FALL, _STEEP = 0.01, 0.9
+# Values below -max^0.4 that fall into values that are not finite do so by overflow. So do those of
+# a search that failed at such a wall after this many trials in a row, as log x at x = 0.
+_HUGE, _FALLS_TO_WALL = 0.4, 16
 
 
 class Limits(NamedTuple):
@@ -56,28 +70,29 @@ class Progress(NamedTuple):
     Attributes:
         value_init: scalar of the search dtype, the objective at the start.
         lowest: scalar of the search dtype, the lowest value of all iterates.
-        stalled: counter, iterations without progress.
-        restarted_for_stall: bool, whether steepest descent was tried for that reason since the
-            value last decreased.
+        stalled: counter, iterations since the value last decreased.
+        falling: counter, trials in a row that showed a fall without end.
         restarted: bool, whether the search under way is along steepest descent.
         hit_nonfinite: bool, whether that search has met a value that is not finite.
-        settled: bool, whether the search that led to the last restart predicted no decrease
-            larger than rounding.
+        met_noise: bool, whether it has met a value that does not follow its slopes.
+        settled: bool, whether the last search that failed along another direction predicted no
+            decrease larger than rounding.
     """
 
     value_init: jax.Array
     lowest: jax.Array
     stalled: jax.Array
-    restarted_for_stall: jax.Array
+    falling: jax.Array
     restarted: jax.Array
     hit_nonfinite: jax.Array
+    met_noise: jax.Array
     settled: jax.Array
 
     @classmethod
     def init(cls, infinite: jax.Array) -> "Progress":
         """Before the first evaluation."""
-        no = jnp.zeros((), bool)
-        return cls(infinite, infinite, numerics.counter(), no, no, no, no)
+        no, zero = jnp.zeros((), bool), numerics.counter()
+        return cls(infinite, infinite, zero, zero, no, no, no, no)
 
 
 class Outcome(NamedTuple):
@@ -90,8 +105,11 @@ class Outcome(NamedTuple):
         accepted: whether it moved to a step that the search accepted.
         failed: whether the search failed.
         is_finite: whether value, gradient and params of the trial are finite.
-        is_tiny: whether a step of 1 changes the params by rounding only.
+        falls: whether the trial showed a fall without end.
+        flattens: whether the trial showed that the fall ends.
         predicted_decrease: minus the slope at the iterate.
+        rounding: the change of the value if it or the params change by one unit in the last place.
+        is_noisy: whether the trial showed that rounding hides the predicted decrease.
         value_before: the objective at the iterate before.
         value: the objective at the iterate.
     """
@@ -102,8 +120,11 @@ class Outcome(NamedTuple):
     accepted: jax.Array
     failed: jax.Array
     is_finite: jax.Array
-    is_tiny: jax.Array
+    falls: jax.Array
+    flattens: jax.Array
     predicted_decrease: jax.Array
+    rounding: jax.Array
+    is_noisy: jax.Array
     value_before: jax.Array
     value: jax.Array
 
@@ -113,53 +134,95 @@ class Outcome(NamedTuple):
         return self.moved & ~self.is_first
 
 
-def update(before: Progress, outcome: Outcome) -> tuple[Progress, jax.Array]:
-    """The progress after an evaluation, and whether the next direction is steepest descent."""
-    finfo = numerics.finfo(outcome.value.dtype)
-    size = jnp.maximum(jnp.abs(outcome.value), jnp.abs(before.value_init))
-    is_lower = outcome.value < before.lowest
-    # The best trial of a failed search along a direction of rounding is lower by rounding.
-    is_visible = before.lowest - outcome.value > finfo.eps * size
-    is_visible |= outcome.is_first | outcome.accepted | ~outcome.is_tiny
-    has_progressed = is_lower & is_visible
-    stalled = jnp.where(has_progressed, 0, before.stalled + outcome.iterated)
-    is_stuck = outcome.iterated & (stalled >= _PATIENCE) & ~before.restarted_for_stall
-    restarts = outcome.failed | is_stuck
+def fall(
+    lowest: jax.Array, value: jax.Array, slope_init: jax.Array, slope: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Whether a trial shows a fall without end, and whether it shows that the fall ends.
 
-    decrease = outcome.predicted_decrease
-    rounding = jnp.maximum(_NOISE * finfo.eps * jnp.abs(outcome.value), finfo.eps * size)
-    is_rounding = (decrease <= rounding) | (outcome.is_tiny & (decrease <= finfo.eps**0.5 * size))
+    Args:
+        lowest: the lowest value of the search before.
+        value: that of the trial.
+        slope_init: the slope at the iterate.
+        slope: the slope at the trial.
+    """
+    is_steep = slope <= _STEEP * slope_init
+    is_far_lower = (value < 0) & (lowest - value >= -_FALL * value)
+    return is_steep & is_far_lower, ~is_steep | (value > lowest)
+
+
+def is_noise(
+    step: jax.Array, change: jax.Array, slope_init: jax.Array, slope: jax.Array
+) -> jax.Array:
+    """Whether the value at a trial shows that rounding hides the decrease for a step of 1.
+
+    After a short step with hardly another slope, the value should have followed the line. It is
+    noise if it has changed by more than the line does in a step of 1. A gradient that is wrong by
+    a factor of 64 changes it by less. After a longer step, it is noise if nothing has changed
+    although the slopes at both ends ask for it.
+
+    Args:
+        step: of the trial.
+        change: of the value since the iterate.
+        slope_init: the slope at the iterate.
+        slope: the slope at the trial.
+    """
+    size = jnp.abs(slope_init)
+    is_straight = jnp.abs(slope - slope_init) <= 0.5 * size
+    departs = jnp.abs(change - step * slope_init) >= size
+    is_constant = (change == 0) & (step >= 1) & (jnp.abs(slope_init + slope) >= size)
+    return jnp.where(step <= 1 / 64, is_straight & departs, is_constant)
+
+
+def update(before: Progress, outcome: Outcome) -> Progress:
+    """The progress after an evaluation."""
+    value = outcome.value
+    # Where a search failed, its best trial may be lower by rounding.
+    visible = jnp.where(outcome.accepted, 0, outcome.rounding)
+    is_lower = outcome.is_first | (before.lowest - value > visible)
+    falling = numerics.add_counters(before.falling, outcome.falls)
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
-    has_settled = jnp.where(outcome.failed, is_rounding & ~hit_nonfinite, is_stuck)
-    has_settled &= size <= finfo.max**0.5  # otherwise the value decreases without end
+    met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
+    is_hidden = (outcome.predicted_decrease <= _NOISE * outcome.rounding) | met_noise
+    is_hidden |= before.stalled >= _PATIENCE // 2
+    has_settled = is_hidden & ~hit_nonfinite
     return Progress(
-        value_init=jnp.where(outcome.is_first, outcome.value, before.value_init),
-        lowest=jnp.where(is_lower, outcome.value, before.lowest),
-        stalled=jnp.where(is_stuck, 0, stalled),
-        restarted_for_stall=(before.restarted_for_stall & ~has_progressed) | is_stuck,
-        restarted=restarts | (before.restarted & ~outcome.moved),
+        value_init=jnp.where(outcome.is_first, value, before.value_init),
+        lowest=jnp.minimum(value, before.lowest),
+        stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
+        falling=jnp.where(outcome.is_finite & outcome.flattens, 0, falling),
+        restarted=outcome.failed | (before.restarted & ~outcome.moved),
         hit_nonfinite=hit_nonfinite,
-        settled=jnp.where(restarts & ~before.restarted, has_settled, before.settled),
-    ), restarts
+        met_noise=met_noise,
+        settled=jnp.where(outcome.failed & ~before.restarted, has_settled, before.settled),
+    )
 
 
 def status(
     before: Progress, after: Progress, outcome: Outcome, grad_norm: jax.Array, limits: Limits
 ) -> jax.Array:
     """The reason to stop after an evaluation, apart from limits; else RUNNING."""
-    is_exhausted = outcome.failed & before.restarted
+    value, finfo = outcome.value, numerics.finfo(outcome.value.dtype)
+    invisible = _INVISIBLE * finfo.eps * jnp.abs(value)
+    is_invisible = (outcome.predicted_decrease <= invisible) & (before.stalled > 0)
     if limits.ftol is None:
-        has_settled = after.settled & after.restarted_for_stall & (after.stalled >= _PATIENCE)
+        has_settled = after.stalled >= _PATIENCE
     else:
-        size = jnp.maximum(jnp.abs(outcome.value), jnp.abs(outcome.value_before))
-        decrease = outcome.value_before - outcome.value
-        has_settled = (limits.ftol > 0) & (decrease <= limits.ftol * size)
-    has_settled = (outcome.iterated & has_settled) | (is_exhausted & after.settled)
+        size = jnp.maximum(jnp.abs(value), jnp.abs(outcome.value_before))
+        has_settled = (limits.ftol > 0) & (outcome.value_before - value <= limits.ftol * size)
+    has_settled = (outcome.iterated & has_settled) | (
+        outcome.failed & after.settled & (before.restarted | is_invisible)
+    )
+    is_huge = after.lowest < -(finfo.max**_HUGE)
+    has_overflowed = after.hit_nonfinite & jnp.where(
+        outcome.failed, is_huge | (after.falling >= _FALLS_TO_WALL), is_huge & (after.falling > 0)
+    )
+    is_unbounded = (after.falling >= _FALLS) | has_overflowed
     return _first_of(
-        (_not_finite(outcome.value, grad_norm), MinimizeStatus.START_NOT_FINITE),
+        (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),
+        (is_unbounded, MinimizeStatus.UNBOUNDED),
         (grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
         (has_settled, MinimizeStatus.VALUE_SETTLED),
-        (is_exhausted, MinimizeStatus.SEARCH_FAILED),
+        (outcome.failed & before.restarted, MinimizeStatus.SEARCH_FAILED),
     )
 
 

@@ -65,6 +65,7 @@ ENDS = {
     MinimizeStatus.SEARCH_FAILED: lambda: minimize_kind("wall"),
     MinimizeStatus.START_NOT_FINITE: lambda: minimize_kind("nan"),
     MinimizeStatus.STOPPED_BY_CALLBACK: lambda: minimize_rosenbrock(start(), callback=stop),
+    MinimizeStatus.UNBOUNDED: lambda: minimize_kind("linear"),
 }
 each_end = pytest.mark.parametrize(("status", "run"), ENDS.items(), ids=[s.name for s in ENDS])
 

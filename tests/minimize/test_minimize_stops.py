@@ -1,0 +1,151 @@
+"""The status of ``minimize`` is honest: it depends on where a run ends, and on nothing before."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import optax_ls
+from optax_ls import MinimizeStatus
+
+pytestmark = pytest.mark.runtime
+
+SETTLED = (MinimizeStatus.GRADIENT_SMALL, MinimizeStatus.VALUE_SETTLED)
+each_dtype = pytest.mark.parametrize(
+    "x64", [False, True], ids=["float32", "float64"], indirect=True
+)
+
+
+# The value at the start.
+
+
+def cluster(x):
+    """The Lennard-Jones energy of 13 atoms."""
+    i, j = np.triu_indices(13, 1)
+    r2 = jnp.sum((x[i] - x[j]) ** 2, 1)
+    return 4 * jnp.sum(r2**-6 - r2**-3)
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    """Runs whose first values are 1e19 to 1e30: two atoms nearly coincide."""
+    base = np.random.default_rng(13).uniform(0, 2.6, (13, 3))
+    starts = np.stack([base] * 3)
+    starts[:, 1] = base[0] + np.array([0.02, 0.01, 0.003])[:, None]
+    return jax.jit(jax.vmap(lambda x: optax_ls.minimize(cluster, x)))(starts.astype("float32"))
+
+
+def test_run_from_a_huge_value_ends_as_any_other(clusters):
+    assert set(np.asarray(clusters.status)) <= set(SETTLED)
+    assert np.all(clusters.num_evals < 200)
+
+
+def test_kink_far_away_is_no_more_of_a_success_than_near():
+    def kink(x):  # convex, minimum 0.75
+        return jnp.abs(x[0] - 1) + 3 * jnp.abs(x[1] + x[0]) + x[1] ** 2
+
+    def minimize(s):
+        return optax_ls.minimize(kink, jnp.stack([s, s + 1]))
+
+    starts = np.logspace(0, 8, 800, endpoint=False, dtype="float32")
+    result = jax.jit(jax.vmap(minimize))(starts)
+    is_false = np.asarray(result.success & (result.value > 0.76)).reshape(8, 100).sum(axis=1)
+    assert np.all(is_false <= is_false[0] + 5)
+
+
+def peak(p, t, y):
+    return jnp.sum((p[0] * jnp.exp(-(((t - p[1]) / p[2]) ** 2)) - y) ** 2)
+
+
+@each_dtype
+def test_fit_whose_minimum_is_zero_is_a_success(x64):
+    t = jnp.linspace(-2, 2, 30)
+    y = 3 * jnp.exp(-(((t - 0.3) / 0.7) ** 2))
+    starts = jnp.array([[1.0, 0.0, 0.5], [5.0, 0.5, 0.5], [1e4, 0.0, 0.5], [100.0, 0.5, 2.0]])
+    result = jax.jit(jax.vmap(lambda p: optax_ls.minimize(peak, p, args=(t, y), gtol=1e-30)))(
+        starts
+    )
+    is_exact = np.asarray(result.value < 1e-9)
+    assert is_exact.any()
+    assert np.all(np.asarray(result.success)[is_exact])
+
+
+# Falling without end.
+
+UNBOUNDED = {
+    "linear": (jnp.sum, [0.0, 0.0, 0.0]),
+    "steep": (lambda x: 1e10 * jnp.sum(x) + 1e12, [0.0, 0.0]),
+    "flat": (lambda x: 1e-4 * jnp.sum(x), [0.0, 0.0]),
+    "product": (lambda x: x[0] * x[1], [1.0, 0.5]),
+    "saddle": (lambda x: jnp.sum(x[1:] ** 2) - 3 * x[0] ** 2, [1e-3, 1.0, 2.0]),
+    "one_of_many": (
+        lambda x: jnp.sum(jnp.arange(1, 10) * (x[1:] - 1) ** 2) - x[0] ** 2,
+        [0.1] * 10,
+    ),
+    "cubic": (lambda x: jnp.sum(x**3), [-1.0, -1.0]),
+    "quartic": (lambda x: -jnp.sum(x**4), [1.0, 1.0]),
+    "exponential": (lambda x: -jnp.exp(x[0]) + x[1] ** 2, [0.0, 1.0]),
+    "likelihood": (lambda x: 10 * jnp.log(x[1]) + 5 * (x[0] - 1) ** 2 / x[1] ** 2, [1.0, 1.0]),
+}
+BOUNDED = {
+    "reciprocal": (lambda x: 1 / x[0], [1e-3]),
+    "decay": (lambda x: jnp.exp(-x[0]), [-20.0]),
+    "decay_below": (lambda x: jnp.exp(-x[0]) - 1e10, [0.0]),
+    "very_negative": (lambda x: jnp.sum(x**2) - 1e30, [1.0, 1.0]),
+    "large": (lambda x: 1e30 * (jnp.sum(x**2) - 1), [3.0, 3.0]),
+    "well": (lambda x: -1e20 * jnp.exp(-jnp.sum(x**2)), [3.0, 3.0]),
+    "far": (lambda x: -x[0] + 1e-16 * x[0] ** 2, [0.0]),
+    "scales": (lambda x: jnp.sum(10.0 ** -jnp.arange(8.0) * x**2 / 2 - x), [0.0] * 8),
+    "double_well": (lambda x: -(x[0] ** 2) + x[0] ** 4, [1e-5]),
+    "wall": (lambda x: jnp.where(jnp.any(x < -2), jnp.nan, jnp.sum(x)), [1.0, 1.0]),
+    "root": (lambda x: jnp.sum(jnp.sqrt(x)), [1.0, 1.0]),
+}
+
+
+@each_dtype
+@pytest.mark.parametrize(("fun", "start"), UNBOUNDED.values(), ids=UNBOUNDED)
+def test_fall_without_end_is_named_after_some_hundred_evaluations(fun, start, x64):
+    result = optax_ls.minimize(fun, jnp.array(start))
+    assert result.status == MinimizeStatus.UNBOUNDED
+    assert not result.success
+    assert result.num_evals <= 200
+    assert np.all(np.isfinite(result.params))
+    assert np.isfinite(result.value)
+
+
+@each_dtype
+@pytest.mark.parametrize(("fun", "start"), BOUNDED.values(), ids=BOUNDED)
+def test_bounded_function_is_not_called_unbounded(fun, start, x64):
+    result = optax_ls.minimize(fun, jnp.array(start), max_iters=1000)
+    assert result.status != MinimizeStatus.UNBOUNDED
+
+
+def test_elements_of_a_batch_fall_on_their_own():
+    def fun(x, slope):
+        return jnp.sum(x**2) * (1 - slope) + slope * x[0]
+
+    slopes = jnp.array([0.0, 1.0, 0.5])
+    result = jax.jit(jax.vmap(lambda s: optax_ls.minimize(fun, jnp.ones(3), args=(s,))))(slopes)
+    assert (result.status == MinimizeStatus.UNBOUNDED).tolist() == [False, True, False]
+    assert result.success.tolist() == [True, False, True]
+
+
+@settings(max_examples=25, derandomize=True, deadline=None)
+@given(
+    exponent=st.floats(-4, 8),
+    offset=st.floats(-1e6, 1e6),
+    start=st.tuples(*(st.floats(-10, 10),) * 3),
+)
+def test_linear_function_of_any_slope_is_unbounded(exponent, offset, start):
+    result = LINEAR(jnp.array(start), 10.0**exponent, offset)
+    assert result.status == MinimizeStatus.UNBOUNDED
+    assert result.num_evals <= 200
+
+
+LINEAR = jax.jit(
+    lambda x, slope, offset: optax_ls.minimize(
+        lambda x, slope, offset: slope * jnp.sum(x) + offset, x, args=(slope, offset)
+    )
+)
