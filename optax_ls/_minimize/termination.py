@@ -156,9 +156,9 @@ def is_noise(
     """Whether the value at a trial shows that rounding hides the decrease for a step of 1.
 
     After a short step with hardly another slope, the value should have followed the line. It is
-    noise if it has changed by more than the line does in a step of 1. A gradient that is wrong by
-    a factor of 64 changes it by less. After a longer step, it is noise if nothing has changed
-    although the slopes at both ends ask for it.
+    noise if it has changed by more than a quarter of what the line does in a step of 1. A gradient
+    that is wrong by a factor of 64 changes it by less. After a longer step, it is noise if nothing
+    has changed although the slopes at both ends ask for it.
 
     Args:
         step: of the trial.
@@ -168,9 +168,9 @@ def is_noise(
     """
     size = jnp.abs(slope_init)
     is_straight = jnp.abs(slope - slope_init) <= 0.5 * size
-    departs = jnp.abs(change - step * slope_init) >= size
+    departs = jnp.abs(change - step * slope_init) >= 0.25 * size
     is_constant = (change == 0) & (step >= 1) & (jnp.abs(slope_init + slope) >= size)
-    return jnp.where(step <= 1 / 64, is_straight & departs, is_constant)
+    return jnp.where(step <= 1 / 256, is_straight & departs, is_constant)
 
 
 def update(before: Progress, outcome: Outcome) -> Progress:
