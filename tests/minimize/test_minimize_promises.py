@@ -232,7 +232,9 @@ def test_unbounded_function_is_no_success(form, linesearch, problem, enable_x64)
         start = problem.evaluate()
         if not finite(start) or largest(start[1]) == 0:
             return
-        assert not problem.minimize(gtol=0.0).success
+        result = problem.minimize(gtol=0.0)
+        # A run may end at a stationary point that is no minimum.
+        assert not result.success or largest(result.grad) == 0
 
 
 @each_float32
