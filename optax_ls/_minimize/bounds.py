@@ -68,12 +68,6 @@ class Bounds(NamedTuple):
                     f"{low[entry]} > {high[entry]}"
                 )
 
-    @property
-    def is_box(self) -> jax.Array:
-        """Bool: whether every entry has two bounds."""
-        leaves = jax.tree.leaves((self.lower, self.upper))
-        return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
     def project(self, params: Any) -> Any:
         """The nearest point in the box."""
         return jax.tree.map(
@@ -121,12 +115,11 @@ class Free(NamedTuple):
 
     before: Any
     now: Any
-    is_box: jax.Array
 
     def changes(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
         """Two bools: whether the entries differ, and whether any is fixed in one of the two."""
-        differs = jax.tree.map(lambda a, b: (a != b).astype(dtype), *self[:2])
-        is_fixed = jax.tree.map(lambda a, b: (~(a & b)).astype(dtype), *self[:2])
+        differs = jax.tree.map(lambda a, b: (a != b).astype(dtype), *self)
+        is_fixed = jax.tree.map(lambda a, b: (~(a & b)).astype(dtype), *self)
         most = reductions.maxima((differs, is_fixed), dtype)
         return most[0] > 0, most[1] > 0
 

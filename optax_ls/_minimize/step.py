@@ -133,13 +133,6 @@ def evaluate_trial(
         moving = [bounds.moving(p, state.direction) for p in (iterate.params, params)]
         grads = tuple(masked(g, mask) for g, mask in zip(grads, moving, strict=True))
     slope_init, slope = reductions.slopes(state.direction, grads, dtype)
-    if bounds is not None:
-        # The path has a kink where an entry reaches its bound. A step beyond one is accepted by
-        # sufficient decrease alone.
-        stopped = jax.tree.map(lambda a, b: (a & ~b).astype(dtype), *moving)
-        (has_kink,) = reductions.maxima((stopped,), dtype)
-        decreased = value <= state.value + 1e-4 * step * slope_init
-        slope = jnp.where((has_kink > 0) & decreased, 0, slope)
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     trial = Trial(step, value, grad_norm, slope_init, slope, relative_slope, is_finite)
     return Point(params, grad, aux), trial
@@ -317,9 +310,7 @@ def advance(
     free = None
     if bounds is not None:
         free = Free(
-            bounds.free(memory.params, memory.updates),
-            bounds.free(iterate.params, iterate.grad),
-            bounds.is_box,
+            bounds.free(memory.params, memory.updates), bounds.free(iterate.params, iterate.grad)
         )
     coefficients = memory.coefficients.without_pairs(decision.drops_pairs)
     pair = tree.sub(iterate.params, memory.params), tree.sub(iterate.grad, memory.updates)
@@ -389,8 +380,6 @@ def _new_direction(
     square, size = products.grad_square, sum(leaf.size for leaf in jax.tree.leaves(g))
     grad_norm = jnp.where(jnp.isinf(square), largest * math.sqrt(size), jnp.sqrt(square))
     gamma = scaling.for_long_steps(new, grad_norm, products.pair, entered)
-    if free is not None:
-        gamma = jnp.where(~jnp.any(new.in_use) & free.is_box, 1, gamma)
     factors = gamma, *compact.apply(new, gamma, products.s_g, products.y_g)
     downhill = direction.combine(rows, g, *(-x for x in factors))
     downhill = jax.lax.cond(

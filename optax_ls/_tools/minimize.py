@@ -63,6 +63,9 @@ def add(commands: Any) -> None:
     for name, kind, text in _SETTINGS:
         option = f"--{name.replace('_', '-')}"
         settings.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
+    for option in ("lower", "upper"):
+        text = f"{option} bounds: one number, numbers for all params, or a file, as for --x0"
+        settings.add_argument(f"--{option}", nargs="+", metavar="BOUND", help=text)
     output = parser.add_argument_group("output")
     output.add_argument("--history", metavar="OUT.csv", help="write the history as CSV")
     output.add_argument("--plot", metavar="OUT.png", help="plot the history; needs matplotlib")
@@ -76,7 +79,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.x64:
         jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # before any array
     fun = _load(options.function)
-    params = jax.tree.map(jnp.asarray, _read_start(options.x0))
+    params = jax.tree.map(jnp.asarray, _read_arrays("x0", options.x0))
+    bounds = tuple(_read_bound(option, getattr(options, option)) for option in ("lower", "upper"))
     settings = {name: getattr(options, name) for name, _, _ in _SETTINGS}
     settings = {name: setting for name, setting in settings.items() if setting is not None}
     formats: dict[str, Callable[[MinimizeResult], bytes]] = {"save": _as_npz, "history": _as_csv}
@@ -88,6 +92,7 @@ def _run(options: argparse.Namespace) -> int:
     for option, path in paths.items():
         _check_output(option, path)
     settings["has_aux"] = options.has_aux
+    settings["bounds"] = None if bounds == (None, None) else bounds
     settings["progress"] = sys.stderr.isatty() and not options.quiet
     settings["history"] = bool(options.history or options.plot)
     result = _minimized(options.function, fun, params, settings)
@@ -213,45 +218,53 @@ def _summary(error: Exception) -> str:
     return line if type(error) in (TypeError, ValueError) else f"{type(error).__name__}: {line}"
 
 
-def _read_start(words: Sequence[str]) -> Any:
-    """The array, or the dict of arrays, that ``--x0`` stands for."""
+def _read_bound(option: str, words: Optional[Sequence[str]]) -> Any:
+    """The bounds that an option stands for: None, a number, an array, or a dict of arrays."""
+    if words is None:
+        return None
+    arrays = _read_arrays(option, words)
+    return arrays[0] if isinstance(arrays, np.ndarray) and arrays.shape == (1,) else arrays
+
+
+def _read_arrays(option: str, words: Sequence[str]) -> Any:
+    """The array, or the dict of arrays, that an option stands for."""
     file = re.fullmatch(r"(.+\.np[yz])(?::(.+))?", words[0].strip()) if len(words) == 1 else None
     if file:
-        return _read_file(file[1], file[2])
+        return _read_file(option, file[1], file[2])
     numbers = []
     for word in re.split(r"\s*,\s*|\s+", " ".join(words).strip()):
         try:
             numbers.append(float(word))
         except ValueError:
             what = "numbers, or one .npy or .npz file"
-            raise CommandError(f"--x0 must be {what}, got {word!r}") from None
+            raise CommandError(f"--{option} must be {what}, got {word!r}") from None
     return np.array(numbers)
 
 
-def _read_file(path: str, choice: Optional[str]) -> Any:
+def _read_file(option: str, path: str, choice: Optional[str]) -> Any:
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
             arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"": loaded}
     except OSError as error:
-        raise CommandError(f"--x0: cannot read {path}: {error.strerror or error}") from None
+        raise CommandError(f"--{option}: cannot read {path}: {error.strerror or error}") from None
     except Exception:  # NumPy and zipfile raise errors of many types
-        raise CommandError(f"--x0: {path} is not a file of NumPy's numeric arrays") from None
+        raise CommandError(f"--{option}: {path} is not a file of NumPy's numeric arrays") from None
     if choice is not None:  # an array of that name, or a saved tree of that name
         known = ", ".join(name for name in arrays if name) or "one array without a name"
         branch = f"{choice}/"
         found = [name for name in arrays if f"{name}/".startswith(branch)]
         arrays = {name.removeprefix(branch): arrays[name] for name in found}
         if not arrays:
-            raise CommandError(f"--x0: {path} has no array {choice}; it holds {known}")
+            raise CommandError(f"--{option}: {path} has no array {choice}; it holds {known}")
     elif {"params", "status"} <= {name.partition("/")[0] for name in arrays}:
-        raise CommandError(f"--x0: {path} is a saved result; continue it with --x0 {path}:params")
+        raise CommandError(f"--{option}: {path} is a saved result; name its params, {path}:params")
     if not arrays:
-        raise CommandError(f"--x0: {path} holds no array")
+        raise CommandError(f"--{option}: {path} holds no array")
     for name, array in arrays.items():
         if array.dtype.kind not in "iufc":
             where = f"{path}:{name}" if name else path
-            raise CommandError(f"--x0: {where} must hold numbers, it has dtype {array.dtype}")
+            raise CommandError(f"--{option}: {where} must hold numbers, it has dtype {array.dtype}")
         arrays[name] = array.astype(float) if array.dtype.kind in "iu" else array
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 

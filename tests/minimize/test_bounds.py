@@ -40,11 +40,6 @@ def assert_minimum(fun, result, lower, upper, atol):
 # Minima.
 
 
-@pytest.fixture(autouse=True)
-def _x64(x64):
-    """All tests here run with 64 bits and without, unless they choose."""
-
-
 @each_linesearch
 def test_bounded_rosenbrock(linesearch):
     lower, upper = np.full(6, -0.5), np.array([0.5, 0.5, 2, 0.5, 0.5, 0.5])

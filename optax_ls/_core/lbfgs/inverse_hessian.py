@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .. import checks, numerics, reductions, tree
-from ..types import Params, Scalar, Tree
+from ..types import Params, Scalar, Tree, map_leaves
 from . import compact, scaling
 from .direction import combine
 
@@ -80,7 +80,9 @@ def inverse_hessian(state: Any) -> InverseHessian:
             :func:`minimize`, the state of :func:`lbfgs` or of :func:`scale_by_lbfgs`.
 
     Returns:
-        An operator ``v -> H v`` with the factors of H. With an empty memory H is the identity.
+        An operator ``v -> H v`` with the factors of H. With an empty memory H is the identity. Of a
+        result with bounds, it is the inverse Hessian of the free entries, and a multiple of the
+        identity for those that are held at a bound.
 
     Raises:
         ValueError: the state holds none.
@@ -98,6 +100,7 @@ def inverse_hessian(state: Any) -> InverseHessian:
         [1.0, 0.25]
     """
     memory = tree.get(state, "ScaleByLBFGSState")
+    free = None if getattr(state, "active", None) is None else _free(state)
     if memory is None:
         raise ValueError(
             "the state holds no memory of L-BFGS: give inverse_hessian the result of minimize, or "
@@ -115,4 +118,21 @@ def inverse_hessian(state: Any) -> InverseHessian:
 
     basis = jnp.eye(2 * len(coefficients.rho), dtype=gamma.dtype)
     middle = jax.vmap(factors, out_axes=1)(basis)
-    return InverseHessian(gamma, memory.diff_params_memory, memory.diff_updates_memory, middle)
+    s, y = memory.rows
+    if free is not None:
+        s, y = (map_leaves(_where, rows, free) for rows in (s, y))
+    return InverseHessian(gamma, s, y, middle)
+
+
+def _where(x: jax.Array, keep: jax.Array) -> jax.Array:
+    return jnp.where(keep, x, jnp.zeros_like(x))
+
+
+def _free(result: Any) -> Params:
+    """Bools: the entries of a result with bounds that are not held at a bound."""
+    free: Params = jax.tree.map(
+        lambda active, g: ~(((active < 0) & (g >= 0)) | ((active > 0) & (g <= 0))),
+        result.active,
+        result.grad,
+    )
+    return free
