@@ -10,7 +10,6 @@ end.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
@@ -18,14 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from .._core import batching, isolation, numerics, reductions, tree
-from .._core.lbfgs import compact, direction, scaling
-from .._core.lbfgs.compact import Coefficients, Products
-from .._core.lbfgs.memory import row, write_rows
+from .._core.lbfgs.memory import write_rows
 from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from . import termination
 from .bounds import Bounds, Free, masked
+from .descent import Decision, new_direction
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
 from .termination import Limits, Outcome, Progress
@@ -141,32 +139,6 @@ def evaluate_trial(
 def first_step_of(progress: Progress, last_step: jax.Array) -> jax.Array:
     """The first step of a search: 1, or the last step if the value fell without end on the way."""
     return jnp.where(progress.falling > 0, jnp.maximum(last_step, 1), 1).astype(last_step.dtype)
-
-
-class Decision(NamedTuple):
-    """What an iteration of the loop does with its trial; bools unless said otherwise.
-
-    Attributes:
-        moves: the iterate moves, to the trial or to the best trial before.
-        to_trial: if it moves, it moves to the trial.
-        keeps_best: the trial is the best one so far of a search that goes on.
-        new_direction: a new direction is due.
-        restarts: the new direction is steepest descent.
-        is_pair: the step of the iterate is a pair for the memory.
-        drops_pairs: the older pairs are dropped.
-        step: scalar, the step of the iterate along the direction.
-        values: scalars, the objective at the iterate before and after.
-    """
-
-    moves: jax.Array
-    to_trial: jax.Array
-    keeps_best: jax.Array
-    new_direction: jax.Array
-    restarts: jax.Array
-    is_pair: jax.Array
-    drops_pairs: jax.Array
-    step: jax.Array
-    values: tuple[jax.Array, jax.Array]
 
 
 class Scalars(NamedTuple):
@@ -317,9 +289,10 @@ def advance(
     rows = write_rows(memory.rows, coefficients.next_slot, pair, decision.is_pair)
     coefficients, next_direction = jax.lax.cond(
         batching.any_element(decision.new_direction),
-        _new_direction,
+        new_direction,
         lambda coefficients, direction, *_: (coefficients, direction),
-        *(coefficients, state.direction, rows, iterate, decision, scalars.grad_norm, free),
+        *(coefficients, state.direction, rows, iterate.params, iterate.grad),
+        *(decision, scalars.grad_norm, free),
     )
     memory = memory.with_coefficients(coefficients)._replace(
         params=iterate.params,
@@ -358,89 +331,3 @@ def _move_iterate(
         moved(before.updates, trial.grad, state.best_grad),
         moved(state.aux, trial.aux, state.best_aux),
     )
-
-
-def _new_direction(
-    coefficients: Coefficients,
-    old_direction: Any,
-    rows: direction.Rows,
-    iterate: Point,
-    decision: Decision,
-    largest: jax.Array,
-    free: Optional[Free],
-) -> tuple[Coefficients, Any]:
-    """The memory with the new pair, if there is one, and minus H g where a new direction is due.
-
-    ``largest`` is the largest absolute value in the gradient; ``free`` is None without bounds.
-    """
-    g = iterate.grad
-    if free is not None:
-        g = masked(g, free.now)
-    new, products, entered = _with_pair(coefficients, rows, g, decision, free)
-    square, size = products.grad_square, sum(leaf.size for leaf in jax.tree.leaves(g))
-    grad_norm = jnp.where(jnp.isinf(square), largest * math.sqrt(size), jnp.sqrt(square))
-    gamma = scaling.for_long_steps(new, grad_norm, products.pair, entered)
-    factors = gamma, *compact.apply(new, gamma, products.s_g, products.y_g)
-    downhill = direction.combine(rows, g, *(-x for x in factors))
-    downhill = jax.lax.cond(
-        batching.any_element(decision.restarts),
-        lambda: tree.where(decision.restarts, steepest_descent(iterate.params, g), downhill),
-        lambda: downhill,
-    )
-    if free is not None:
-        downhill = masked(downhill, free.now)
-    held: tuple[Coefficients, Any] = batching.hold(
-        decision.new_direction, (new, downhill), (coefficients, old_direction)
-    )
-    return held
-
-
-def _with_pair(
-    coefficients: Coefficients,
-    rows: direction.Rows,
-    g: Any,
-    decision: Decision,
-    free: Optional[Free],
-) -> tuple[Coefficients, Products, jax.Array]:
-    """The coefficients with the new pair, its inner products, and whether it entered.
-
-    With bounds, all inner products leave out the entries that are not free, ``g`` included.
-    """
-    slot = coefficients.next_slot
-    pair = jax.tree.map(lambda stack: row(stack, slot), rows)
-    if free is None:
-        products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
-        new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
-        return new, products, entered
-    has_changed, has_fixed = free.changes(coefficients.rho.dtype)
-    coefficients = jax.lax.cond(
-        batching.any_element(has_changed),
-        lambda: tree.where(
-            has_changed, direction.rebuilt(coefficients, rows, slot, free.now), coefficients
-        ),
-        lambda: coefficients,
-    )
-    # The values show the curvature along the whole step, not along its free part.
-    value, new_value = decision.values
-    values = value, jnp.where(has_fixed, jnp.inf, new_value)
-    pair = masked(pair[0], free.now), masked(pair[1], free.now)
-    products = direction.inner_products(coefficients, rows, slot, g, pair, values, has_changed)
-    new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
-    # A pair without curvature among the free entries may have it among others later: it is kept.
-    num_pairs = numerics.increment(coefficients.num_pairs)
-    is_kept = decision.is_pair & has_fixed
-    new = new._replace(num_pairs=jnp.where(is_kept, num_pairs, new.num_pairs))
-    return new, products, entered
-
-
-def steepest_descent(params: Any, grad: Any) -> Any:
-    """Steepest descent in relative coordinates, in which the direction is at most 1 long."""
-    dtype = numerics.search_dtype(params)
-    (largest,) = reductions.maxima((params,), dtype)
-    floor = jnp.where(largest > 0, float(numerics.finfo(dtype).eps) * largest, 1)
-    units = jax.tree.map(lambda p: jnp.abs(p).astype(dtype) + floor, params)
-    relative = jax.tree.map(jnp.multiply, units, grad)
-    scale = -jnp.minimum(1, 1 / direction.norm(relative, dtype))
-    # Scaled first: with large params the product with the units would overflow.
-    steepest = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
-    return tree.cast_like(steepest, grad)
