@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> int:
     for option, path in paths.items():
         _check_output(option, path)
     settings["has_aux"] = options.has_aux
-    settings["bounds"] = None if bounds == (None, None) else bounds
+    settings["bounds"] = bounds
     settings["progress"] = sys.stderr.isatty() and not options.quiet
     settings["history"] = bool(options.history or options.plot)
     result = _minimized(options.function, fun, params, settings)

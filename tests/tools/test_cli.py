@@ -270,6 +270,21 @@ def test_settings_arrive(minimize, settings, reason):
     assert (end["status"], end["success"]) == (reason, success)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "params"),
+    [("--upper 2", [2, 2]), ("--lower 4 5", [4, 5]), ("--lower -1 4 --upper high.npy", [2, 4])],
+)
+def test_bounds_arrive(minimize, bounds, params):
+    np.save("high.npy", np.array([2.0, 6.0]))
+    assert minimize(f"quadratic --x0 0 0 {bounds}")["params"] == params
+
+
+def test_bounds_that_are_no_numbers_are_refused(run):
+    status, _, complaints = run("minimize functions.py:quadratic --x0 1 2 --upper high")
+    assert status == 2
+    assert "--upper must be numbers, or one .npy or .npz file, got 'high'" in complaints
+
+
 def test_what_is_not_finite_is_null_in_json(minimize):
     end = minimize("logarithm --x0 -1 2", status=1)
     assert (end["status"], end["value"]) == ("START_NOT_FINITE", None)
