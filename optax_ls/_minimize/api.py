@@ -169,6 +169,8 @@ def minimize(
             _check_state(state, params, settings)
         report = _reporter(callback, progress, max_iters)
         box = Bounds.of(bounds, params)
+        if state is not None and box is not None and not box.contain(state.memory.params):
+            raise ValueError("state.memory.params are outside the bounds: begin anew without state")
         if implicit_diff:
             return solve_with_derivatives(fun, params, inputs, settings, box, limits, state, report)
         given = fun, params, inputs, box, limits, state

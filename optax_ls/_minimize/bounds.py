@@ -51,13 +51,9 @@ class Bounds(NamedTuple):
 
     def check(self, params: Any) -> None:
         """Raises ValueError where a lower bound is above the upper one; only of known numbers."""
-        trees = params, self.lower, self.upper
-        for (path, _), low, high in zip(
-            jax.tree_util.tree_leaves_with_path(params),
-            *map(jax.tree.leaves, trees[1:]),
-            strict=True,
-        ):
-            if isinstance(low, jax.core.Tracer) or isinstance(high, jax.core.Tracer):
+        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+        for path, low, high in zip(paths, *map(jax.tree.leaves, self), strict=True):
+            if not (_is_known(low) and _is_known(high)):
                 continue
             low, high = np.broadcast_arrays(np.asarray(low), np.asarray(high))
             if np.any(low > high):
@@ -67,6 +63,15 @@ class Bounds(NamedTuple):
                     f"the lower bound of {where} is above the upper bound: "
                     f"{low[entry]} > {high[entry]}"
                 )
+
+    def contain(self, params: Any) -> bool:
+        """Whether params are inside; True where that is not known yet."""
+        leaves = zip(*map(jax.tree.leaves, (params, *self)), strict=True)
+        return all(
+            np.all((np.asarray(low) <= p) & (p <= np.asarray(high)))
+            for p, low, high in leaves
+            if all(map(_is_known, (p, low, high)))
+        )
 
     def project(self, params: Any) -> Any:
         """The nearest point in the box."""
@@ -124,6 +129,11 @@ class Free(NamedTuple):
         return most[0] > 0, most[1] > 0
 
 
+def _is_known(x: Any) -> bool:
+    """Whether the host can read an array."""
+    return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
+
+
 def masked(tree: Any, mask: Any) -> Any:
     """The tree with zeros where the mask, a tree of bools, is False."""
     return jax.tree.map(lambda x, keep: jnp.where(keep, x, jnp.zeros_like(x)), tree, mask)
@@ -160,7 +170,7 @@ def _like(name: str, bound: Any, params: Any, otherwise: float) -> Any:
         if not fits:
             raise ValueError(f"{where} has shape {b.shape}, which does not broadcast to {p.shape}")
         b = b.astype(p.dtype)
-        if not isinstance(b, jax.core.Tracer) and bool((b != b).any()):
+        if _is_known(b) and bool((b != b).any()):
             raise ValueError(f"{where} is NaN in {int((b != b).sum())} entries")
         return b if isinstance(b, jax.Array) else _without_subnormals(b, np.sign(otherwise))
 

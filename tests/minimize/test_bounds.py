@@ -235,6 +235,12 @@ def test_two_parts_give_the_bits_of_the_whole(linesearch, first):
     assert bits(resumed) == bits(run(linesearch=linesearch, max_evals=14))
 
 
+def test_a_state_outside_the_bounds_is_refused():
+    state = optax_ls.minimize(rosenbrock, jnp.asarray(START), max_iters=3).state
+    with pytest.raises(ValueError, match="outside the bounds"):
+        optax_ls.minimize(rosenbrock, jnp.asarray(START), bounds=(2, 3), state=state)
+
+
 def test_other_bounds_compile_nothing():
     calls = []
 
