@@ -4,12 +4,15 @@ import contextlib
 import functools
 import math
 import os
-from typing import Any
+from types import TracebackType
+from typing import Any, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from .types import KeyPath, Tree
 
 
 def number(
@@ -65,19 +68,19 @@ def whole_number(name: str, value: Any, *, at_least: int) -> None:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}")
 
 
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises unless ``value`` is one of the words in ``choices``."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """The ``repr`` of a value; its type if the ``repr`` has an address in it."""
     text = repr(value)
     return f"an object of type {type(value).__name__}" if " at 0x" in text else text
 
 
-def path_name(name: str, path: Any) -> str:
+def path_name(name: str, path: KeyPath) -> str:
     """How a user would write the leaf at ``path`` of the tree ``name``: ``params['w'][0]``."""
     return name + jax.tree_util.keystr(path)
 
@@ -103,7 +106,7 @@ def float_leaves(name: str, tree: chex.ArrayTree) -> None:
             )
 
 
-def arrays(name: str, tree: Any) -> None:
+def arrays(name: str, tree: object) -> None:
     """Raises TypeError unless every leaf of ``tree`` is a number, an array, or the shape of one."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
@@ -142,7 +145,7 @@ def scalar(subject: str, value: Any, hint: str = "") -> Any:
     return value
 
 
-def pair(subject: str, value: Any, wanted: str) -> Any:
+def pair(subject: str, value: object, wanted: str) -> tuple[Any, Any]:
     """``value`` if it is a tuple of two.
 
     Args:
@@ -158,13 +161,13 @@ def pair(subject: str, value: Any, wanted: str) -> Any:
     return value
 
 
-def function(name: str, value: Any, argument: str = "the params") -> None:
+def function(name: str, value: object, argument: str = "the params") -> None:
     """Raises TypeError unless ``value`` can be called; ``argument`` is for the message."""
     if not callable(value):
         raise TypeError(f"{name} must be a function of {argument}, got {shown(value)}")
 
 
-def state_of(name: str, state: Any, kind: Any) -> None:
+def state_of(name: str, state: object, kind: Any) -> None:
     """Raises TypeError unless ``state`` is of the class ``kind``, of this copy of the package."""
     if isinstance(state, kind):
         return
@@ -180,7 +183,7 @@ def state_of(name: str, state: Any, kind: Any) -> None:
 
 
 def same_structure(
-    name: str, tree: Any, reference_name: str, reference: Any, *, dtypes: bool = False
+    name: str, tree: object, reference_name: str, reference: object, *, dtypes: bool = False
 ) -> None:
     """Raises unless two trees have the same leaves.
 
@@ -218,7 +221,7 @@ def same_structure(
         )
 
 
-def no_more_complex(name: str, tree: Any, reference: Any) -> None:
+def no_more_complex(name: str, tree: object, reference: object) -> None:
     """Raises TypeError if a leaf is complex where ``reference``, of the same structure, is real."""
     paths = jax.tree_util.tree_leaves_with_path(tree)
     for (path, leaf), other in zip(paths, jax.tree.leaves(reference), strict=True):
@@ -255,7 +258,12 @@ class Advised(contextlib.AbstractContextManager["Advised"]):
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
         for expected, advice in _ADVICE:
             if isinstance(error, expected):
                 if advice not in str(error):  # nested functions: only the innermost
@@ -270,14 +278,19 @@ _INTERNAL = (_PACKAGE, os.path.dirname(jax.__file__) + os.sep, contextlib.__file
 class ErrorsEndHere(contextlib.AbstractContextManager["ErrorsEndHere"]):
     """Tracebacks of errors that this package raises end in the user's code, or in the caller."""
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+    def __exit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
         last = end = trace
         while last is not None:
             file = last.tb_frame.f_code.co_filename
             if not file.startswith(_INTERNAL):
                 end = last
             last = last.tb_next
-        if trace is not None and file.startswith(_PACKAGE):
+        if end is not None and file.startswith(_PACKAGE):
             end.tb_next = None
 
 
@@ -285,18 +298,20 @@ class ErrorsEndHere(contextlib.AbstractContextManager["ErrorsEndHere"]):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _not_differentiable(message: str, arrays: list[Any]) -> list[Any]:
+def _not_differentiable(message: str, arrays: list[jax.Array]) -> list[jax.Array]:
     return arrays
 
 
 @functools.partial(_not_differentiable.defjvp, symbolic_zeros=True)
-def _raise_if_differentiated(message: str, primals: Any, tangents: Any) -> Any:
+def _raise_if_differentiated(
+    message: str, primals: tuple[list[jax.Array]], tangents: tuple[list[Any]]
+) -> tuple[list[jax.Array], list[Any]]:
     if any(not isinstance(x, jax.custom_derivatives.SymbolicZero) for x in tangents[0]):
         raise TypeError(message)
     return primals[0], tangents[0]
 
 
-def not_differentiable(message: str, tree: Any) -> Any:
+def not_differentiable(message: str, tree: Tree) -> Tree:
     """The tree; a derivative with respect to a float in it raises TypeError with the message."""
     leaves, structure = jax.tree.flatten(tree)
     traced = [
@@ -306,13 +321,14 @@ def not_differentiable(message: str, tree: Any) -> Any:
     if not chosen:
         return tree
     guarded = iter(_not_differentiable(message, chosen))
-    return jax.tree.unflatten(
+    same: Tree = jax.tree.unflatten(
         structure,
         [next(guarded) if is_traced else x for x, is_traced in zip(leaves, traced, strict=True)],
     )
+    return same
 
 
-def given(caller: str, **arguments: Any) -> None:
+def given(caller: str, **arguments: object) -> None:
     """Raises ValueError naming every argument that is None."""
     missing = [name for name, argument in arguments.items() if argument is None]
     if missing:

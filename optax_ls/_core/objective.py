@@ -1,13 +1,15 @@
 """Calling the user's function: keyword routing, auxiliary output, values kept in a state."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from . import checks, numerics
+from .types import Params, Scalar
 
 
 class Evaluation(NamedTuple):
@@ -20,7 +22,7 @@ class Evaluation(NamedTuple):
         aux: auxiliary output; None if not kept.
     """
 
-    value: jax.Array
+    value: Scalar
     grad: Any
     aux: Any
 
@@ -33,8 +35,8 @@ _CLOSED_OVER = (
 
 
 def split_kwargs(
-    fn: Callable[..., Any], kwargs: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    fn: Callable[..., object], kwargs: dict[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
     """Splits keyword arguments into those ``fn`` has a parameter for and the rest.
 
     A ``**kwargs`` parameter takes everything.
@@ -52,15 +54,15 @@ def split_kwargs(
 
 
 def bind(
-    value_fn: Callable[..., Any],
-    extra_args: dict[str, Any],
+    value_fn: Callable[..., object],
+    extra_args: dict[str, object],
     *,
-    dtype: Any,
+    dtype: DTypeLike,
     has_aux: bool = False,
     with_grad: bool = True,
     gives_grad: bool = False,
     name: str = "value_fn",
-) -> Callable[[Any], Evaluation]:
+) -> Callable[[Params], Evaluation]:
     """The objective as a function of the params alone.
 
     Args:
@@ -86,27 +88,27 @@ def bind(
             f"{name}{inspect.signature(value_fn)} has no such parameters"
         )
 
-    def split(out: Any) -> tuple[jax.Array, Any]:
+    def split(out: object) -> tuple[Scalar, Any]:
         if has_aux:
             out, aux = checks.pair(f"with has_aux=True {name} must return", out, "(value, aux)")
             return checks.scalar(f"{name} must return", out), aux
         hint = "; if it returns auxiliary output too, set has_aux=True"
         return checks.scalar(f"{name} must return", out, hint), None
 
-    def call(params: Any) -> Any:
+    def call(params: Params) -> object:
         with checks.Advised(name):
             return value_fn(params, **fn_kwargs)
 
-    def scalar_fn(params: Any) -> tuple[jax.Array, Any]:
+    def scalar_fn(params: Params) -> tuple[Scalar, Any]:
         return split(call(params))
 
     users_promotion = jax.config.jax_numpy_dtype_promotion  # type: ignore[attr-defined]
 
-    def evaluate(params: Any) -> Evaluation:
+    def evaluate(params: Params) -> Evaluation:
         with jax.numpy_dtype_promotion(users_promotion):
             return in_mode_of_user(params)
 
-    def in_mode_of_user(params: Any) -> Evaluation:
+    def in_mode_of_user(params: Params) -> Evaluation:
         if gives_grad:
             out = call(params)
             wanted = "((value, aux), grad)" if has_aux else "(value, grad)"
@@ -124,8 +126,8 @@ def bind(
 
 
 def trace(
-    evaluate: Callable[[Any], Evaluation], params: Any
-) -> tuple[Callable[[Any], Evaluation], Evaluation]:
+    evaluate: Callable[[Params], Evaluation], params: Params
+) -> tuple[Callable[[Params], Evaluation], Evaluation]:
     """Traces the objective, once, for params of these shapes.
 
     Returns:
@@ -136,7 +138,7 @@ def trace(
     structure = jax.tree.structure(like)
     consts = checks.not_differentiable(_CLOSED_OVER, program.consts)
 
-    def traced(params: Any) -> Evaluation:
+    def traced(params: Params) -> Evaluation:
         out = jax.core.eval_jaxpr(program.jaxpr, consts, *jax.tree.leaves(params))
         evaluation: Evaluation = jax.tree.unflatten(structure, out)
         return evaluation
@@ -189,7 +191,7 @@ def value_and_grad_from_state(
     """
     checks.function("value_fn", value_fn)
 
-    def value_and_grad(params: Any, *args: Any, state: Any, **kwargs: Any) -> Any:
+    def value_and_grad(params: Params, *args: object, state: object, **kwargs: object) -> Any:
         stored = _stored_evaluation(state)
         evaluate = bind(
             lambda p: value_fn(p, *args, **kwargs), {}, dtype=stored.value.dtype, has_aux=has_aux
@@ -212,7 +214,7 @@ def value_and_grad_from_state(
     return value_and_grad
 
 
-def _stored_evaluation(state: Any) -> Evaluation:
+def _stored_evaluation(state: object) -> Evaluation:
     found = list(_search_states(state))
     if not found:
         raise ValueError("the state holds no value and gradient: no line search is in the chain")
@@ -225,7 +227,7 @@ def _stored_evaluation(state: Any) -> Evaluation:
     return Evaluation(found[0].value, found[0].grad, getattr(found[0], "aux", None))
 
 
-def _search_states(node: Any) -> Any:
+def _search_states(node: object) -> Iterator[Any]:
     """All search states in a tree: the named tuples with a value and a gradient."""
     if {"value", "grad"} <= set(getattr(node, "_fields", ())):
         yield node

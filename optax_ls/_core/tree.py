@@ -16,9 +16,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
 from . import numerics
-from .types import Flag, Tree, map_leaves
+from .types import Flag, KeyPath, Tree, map_leaves
 
-_KeyPath = tuple[Any, ...]
 _MISSING = object()
 
 
@@ -26,7 +25,7 @@ def get(
     tree: chex.ArrayTree,
     key: object,
     default: Any = None,
-    filtering: Optional[Callable[[_KeyPath, Any], bool]] = None,
+    filtering: Optional[Callable[[KeyPath, Any], bool]] = None,
 ) -> Any:
     """Fetches the one value that stands under ``key`` anywhere in a tree.
 
@@ -61,7 +60,7 @@ def get(
     return found[0][1] if found else default
 
 
-def _find(node: object, key: object, path: _KeyPath) -> Iterator[tuple[_KeyPath, Any]]:
+def _find(node: object, key: object, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     if hasattr(node, "_fields") and type(node).__name__ == key:
         yield path, node
     children = jax.tree_util.tree_flatten_with_path(node, is_leaf=lambda x: x is not node)[0]

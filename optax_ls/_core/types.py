@@ -24,6 +24,8 @@ Flag = jax.Array
 """A scalar of type bool."""
 Counter = jax.Array
 """A scalar of JAX's default integer type."""
+KeyPath = tuple[Any, ...]
+"""Where a leaf stands in a tree: JAX's key entries."""
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule = Union[float, jax.Array, Schedule]
 

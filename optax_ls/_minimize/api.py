@@ -14,7 +14,7 @@ from .._core.linesearch.backtracking import Backtracking
 from .._core.linesearch.driver import LineSearch
 from .._core.linesearch.more_thuente import MoreThuente
 from .._core.linesearch.zoom import Zoom
-from .._core.types import ParamsType
+from .._core.types import Params, ParamsType
 from .bounds import Bounds
 from .flatten import on_one_device
 from .host import solve
@@ -205,14 +205,16 @@ def _search(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> Lin
     return linesearch
 
 
-def _reporter(callback: Any, progress: bool, max_iters: Any) -> Optional[Reporter]:
+def _reporter(
+    callback: Optional[Callable[[IterationInfo], object]], progress: bool, max_iters: chex.Numeric
+) -> Optional[Reporter]:
     if callback is None and not progress:
         return None
     known = progress and not isinstance(max_iters, jax.core.Tracer)
     return Reporter(callback, bool(progress), int(max_iters) if known else None)
 
 
-def _check_state(state: Any, params: Any, settings: Settings) -> None:
+def _check_state(state: MinimizeState, params: Params, settings: Settings) -> None:
     checks.state_of("minimize", state, MinimizeState)
     checks.same_structure("params", params, "state.memory.params", state.memory.params, dtypes=True)
     size = len(state.memory.weights_memory)

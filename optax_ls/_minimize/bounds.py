@@ -7,23 +7,25 @@ gradient there points outwards. The direction is that of L-BFGS in the space of 
 all inner products of pairs leave the fixed ones out.
 """
 
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional, Union
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike, DTypeLike
 
 from .._core import checks, numerics, reductions
+from .._core.types import Flag, KeyPath, Params, Tree, map_leaves
 
 
 class Bounds(NamedTuple):
     """The bounds: two trees like the params, of arrays that broadcast to the leaves."""
 
-    lower: Any
-    upper: Any
+    lower: Params
+    upper: Params
 
     @classmethod
-    def of(cls, bounds: Any, params: Any) -> Optional["Bounds"]:
+    def of(cls, bounds: object, params: Params) -> Optional["Bounds"]:
         """The bounds that the user gave, in the dtypes of the params; None if there are none.
 
         Raises:
@@ -49,7 +51,7 @@ class Bounds(NamedTuple):
         given.check(params)
         return given
 
-    def check(self, params: Any) -> None:
+    def check(self, params: Params) -> None:
         """Raises ValueError where a lower bound is above the upper one; only of known numbers."""
         paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
         for path, low, high in zip(paths, *map(jax.tree.leaves, self), strict=True):
@@ -64,7 +66,7 @@ class Bounds(NamedTuple):
                     f"{low[entry]} > {high[entry]}"
                 )
 
-    def contain(self, params: Any) -> bool:
+    def contain(self, params: Params) -> bool:
         """Whether params are inside; True where that is not known yet."""
         leaves = zip(*map(jax.tree.leaves, (params, *self)), strict=True)
         return all(
@@ -73,55 +75,55 @@ class Bounds(NamedTuple):
             if all(map(_is_known, (p, low, high)))
         )
 
-    def project(self, params: Any) -> Any:
+    def project(self, params: Tree) -> Tree:
         """The nearest point in the box."""
-        return jax.tree.map(
+        return map_leaves(
             lambda p, low, high: jnp.minimum(jnp.maximum(p, low), high),
             params,
             self.lower,
             self.upper,
         )
 
-    def free(self, params: Any, grad: Any) -> Any:
+    def free(self, params: Params, grad: Params) -> Params:
         """Bools: the entries that are inside the bounds, or that descent moves inside."""
 
         def of_leaf(p: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             return ~(((p <= low) & (g >= 0)) | ((p >= high) & (g <= 0)))
 
-        return jax.tree.map(of_leaf, params, grad, self.lower, self.upper)
+        return map_leaves(of_leaf, params, grad, self.lower, self.upper)
 
-    def moving(self, params: Any, direction: Any) -> Any:
+    def moving(self, params: Params, direction: Params) -> Params:
         """Bools: the entries of a projected path that still move at ``params``, a point of it."""
 
         def of_leaf(p: jax.Array, d: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             return ~(((p <= low) & (d < 0)) | ((p >= high) & (d > 0)))
 
-        return jax.tree.map(of_leaf, params, direction, self.lower, self.upper)
+        return map_leaves(of_leaf, params, direction, self.lower, self.upper)
 
-    def projected_gradient(self, params: Any, grad: Any) -> Any:
+    def projected_gradient(self, params: Params, grad: Params) -> Params:
         """``x - P(x - grad)``, zero at a minimum; not finite where the gradient is not finite."""
 
         def of_leaf(p: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             return jnp.minimum(jnp.maximum(g, p - high), p - low) + 0 * g
 
-        return jax.tree.map(of_leaf, params, grad, self.lower, self.upper)
+        return map_leaves(of_leaf, params, grad, self.lower, self.upper)
 
-    def active(self, params: Any) -> Any:
+    def active(self, params: Params) -> Params:
         """Int8: -1 at the lower bound, 1 at the upper one, else 0."""
 
         def of_leaf(p: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             return jnp.where(p <= low, -1, jnp.where(p >= high, 1, 0)).astype(jnp.int8)
 
-        return jax.tree.map(of_leaf, params, self.lower, self.upper)
+        return map_leaves(of_leaf, params, self.lower, self.upper)
 
 
 class Free(NamedTuple):
     """Trees of bools: the entries that were free at an iterate, and those that are now."""
 
-    before: Any
-    now: Any
+    before: Params
+    now: Params
 
-    def changes(self, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    def changes(self, dtype: DTypeLike) -> tuple[Flag, Flag]:
         """Two bools: whether the entries differ, and whether any is fixed in one of the two."""
         differs = jax.tree.map(lambda a, b: (a != b).astype(dtype), *self)
         is_fixed = jax.tree.map(lambda a, b: (~(a & b)).astype(dtype), *self)
@@ -129,17 +131,17 @@ class Free(NamedTuple):
         return most[0] > 0, most[1] > 0
 
 
-def _is_known(x: Any) -> bool:
+def _is_known(x: object) -> bool:
     """Whether the host can read an array."""
     return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
 
 
-def masked(tree: Any, mask: Any) -> Any:
+def masked(tree: Tree, mask: Params) -> Tree:
     """The tree with zeros where the mask, a tree of bools, is False."""
-    return jax.tree.map(lambda x, keep: jnp.where(keep, x, jnp.zeros_like(x)), tree, mask)
+    return map_leaves(lambda x, keep: jnp.where(keep, x, jnp.zeros_like(x)), tree, mask)
 
 
-def _like(name: str, bound: Any, params: Any, otherwise: float) -> Any:
+def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
     """A bound, which may be a prefix of the tree of params, for each leaf in its dtype."""
     is_leaf = lambda x: x is None  # noqa: E731
     if jax.tree_util.all_leaves([params]) and isinstance(bound, (list, tuple)):
@@ -154,7 +156,9 @@ def _like(name: str, bound: Any, params: Any, otherwise: float) -> Any:
             f"tree of params: {error}"
         ) from None
 
-    def of_leaf(path: Any, p: Any, b: Any) -> Any:
+    def of_leaf(
+        path: KeyPath, p: ArrayLike, b: Optional[ArrayLike]
+    ) -> Union[jax.Array, np.ndarray]:
         where = f"{name} for {checks.path_name('params', path)}"
         p = jnp.asarray(p)
         if jnp.iscomplexobj(p):
@@ -174,7 +178,8 @@ def _like(name: str, bound: Any, params: Any, otherwise: float) -> Any:
             raise ValueError(f"{where} is NaN in {int((b != b).sum())} entries")
         return b if isinstance(b, jax.Array) else _without_subnormals(b, np.sign(otherwise))
 
-    return jax.tree_util.tree_map_with_path(of_leaf, params, full, is_leaf=is_leaf)
+    like: Params = jax.tree_util.tree_map_with_path(of_leaf, params, full, is_leaf=is_leaf)
+    return like
 
 
 def _without_subnormals(bound: np.ndarray, outwards: float) -> np.ndarray:

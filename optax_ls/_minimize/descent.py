@@ -4,7 +4,7 @@ With bounds, a direction has only the entries that are free, and so have all inn
 """
 
 import math
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from .._core import batching, numerics, reductions, tree
 from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients, Products
 from .._core.lbfgs.memory import row
+from .._core.types import Params, map_leaves
 from .bounds import Free, masked
 
 
@@ -44,14 +45,14 @@ class Decision(NamedTuple):
 
 def new_direction(
     coefficients: Coefficients,
-    old_direction: Any,
+    old_direction: Params,
     rows: direction.Rows,
-    params: Any,
-    g: Any,
+    params: Params,
+    g: Params,
     decision: Decision,
     largest: jax.Array,
     free: Optional[Free],
-) -> tuple[Coefficients, Any]:
+) -> tuple[Coefficients, Params]:
     """The memory with the new pair, if there is one, and minus H g where a new direction is due.
 
     Args:
@@ -79,7 +80,7 @@ def new_direction(
     )
     if free is not None:
         downhill = masked(downhill, free.now)
-    held: tuple[Coefficients, Any] = batching.hold(
+    held: tuple[Coefficients, Params] = batching.hold(
         decision.new_direction, (new, downhill), (coefficients, old_direction)
     )
     return held
@@ -88,7 +89,7 @@ def new_direction(
 def _with_pair(
     coefficients: Coefficients,
     rows: direction.Rows,
-    g: Any,
+    g: Params,
     decision: Decision,
     free: Optional[Free],
 ) -> tuple[Coefficients, Products, jax.Array]:
@@ -123,14 +124,14 @@ def _with_pair(
     return new, products, entered
 
 
-def steepest_descent(params: Any, grad: Any) -> Any:
+def steepest_descent(params: Params, grad: Params) -> Params:
     """Steepest descent in relative coordinates, in which the direction is at most 1 long."""
     dtype = numerics.search_dtype(params)
     (largest,) = reductions.maxima((params,), dtype)
     floor = jnp.where(largest > 0, float(numerics.finfo(dtype).eps) * largest, 1)
-    units = jax.tree.map(lambda p: jnp.abs(p).astype(dtype) + floor, params)
+    units = map_leaves(lambda p: jnp.abs(p).astype(dtype) + floor, params)
     relative = jax.tree.map(jnp.multiply, units, grad)
     scale = -jnp.minimum(1, 1 / direction.norm(relative, dtype))
     # Scaled first: with large params the product with the units would overflow.
-    steepest = jax.tree.map(jnp.multiply, units, tree.scale(scale, relative))
+    steepest = map_leaves(jnp.multiply, units, tree.scale(scale, relative))
     return tree.cast_like(steepest, grad)

@@ -13,8 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
 
+from .._core.numerics import DType
 from .._core.objective import Evaluation
+from .._core.types import Params
 from .bounds import Bounds
 from .state import MinimizeState
 
@@ -22,12 +25,12 @@ from .state import MinimizeState
 _MAX_SIZE = 2**14
 
 
-def on_one_device(inputs: Any) -> bool:
+def on_one_device(inputs: object) -> bool:
     """Whether arrays, and those that tracers stand for, cannot lie on several devices."""
     if jax.device_count() == 1:
         return True
 
-    def is_alone(x: Any) -> bool:
+    def is_alone(x: object) -> bool:
         if isinstance(x, jax.core.Tracer):
             return False
         return not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1
@@ -46,16 +49,16 @@ class Flattening:
         groups: positions of the leaves that share a vector, for each vector.
     """
 
-    structure: Any
+    structure: PyTreeDef
     shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[Any, ...]
+    dtypes: tuple[DType, ...]
     groups: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, params: Any, *, joins: bool) -> "Flattening":
+    def of(cls, params: Params, *, joins: bool) -> "Flattening":
         """The flattening of trees like the params; ``joins`` is whether leaves share vectors."""
         leaves, structure = jax.tree.flatten(params)
-        small: dict[Any, list[int]] = {}
+        small: dict[DType, list[int]] = {}
         for position, leaf in enumerate(leaves):
             if joins and 0 < leaf.size <= _MAX_SIZE:
                 small.setdefault(leaf.dtype, []).append(position)
@@ -71,7 +74,7 @@ class Flattening:
         shared = {position for group in self.groups for position in group}
         return [position for position in range(len(self.shapes)) if position not in shared]
 
-    def flatten(self, tree: Any, *leading: int) -> list[jax.Array]:
+    def flatten(self, tree: Params, *leading: int) -> list[jax.Array]:
         """A tree, whose leaves may have ``leading`` axes, in the dtypes of the params."""
         leaves = [
             jnp.asarray(leaf).astype(dtype)
@@ -83,7 +86,7 @@ class Flattening:
         ]
         return vectors + [leaves[k] for k in self._alone]
 
-    def unflatten(self, flat: list[jax.Array], *leading: int) -> Any:
+    def unflatten(self, flat: Any, *leading: int) -> Params:
         """The inverse of ``flatten``."""
         leaves: dict[int, jax.Array] = {}
         for vector, group in zip(flat, self.groups, strict=False):
@@ -92,13 +95,16 @@ class Flattening:
             for k, part in zip(group, parts, strict=True):
                 leaves[k] = part.reshape(*leading, *self.shapes[k])
         leaves.update(zip(self._alone, flat[len(self.groups) :], strict=True))
-        return jax.tree.unflatten(self.structure, [leaves[k] for k in range(len(self.shapes))])
+        tree: Params = jax.tree.unflatten(
+            self.structure, [leaves[k] for k in range(len(self.shapes))]
+        )
+        return tree
 
     def flatten_bounds(self, bounds: Bounds) -> Bounds:
         """The bounds of flattened trees. Those of leaves that share a vector get their shapes."""
         shared = {position for group in self.groups for position in group}
 
-        def full(bound: Any) -> Any:
+        def full(bound: Params) -> Params:
             leaves = [
                 jnp.broadcast_to(leaf, shape) if position in shared else leaf
                 for position, (leaf, shape) in enumerate(
@@ -118,18 +124,18 @@ class Flattening:
         return _over_trees(self.unflatten, state)
 
     def flatten_objective(
-        self, evaluate: Callable[[Any], Evaluation]
-    ) -> Callable[[list[jax.Array]], Evaluation]:
+        self, evaluate: Callable[[Params], Evaluation]
+    ) -> Callable[[Params], Evaluation]:
         """The objective as a function of flattened params, with a flattened gradient."""
 
-        def of_flat(flat: list[jax.Array]) -> Evaluation:
+        def of_flat(flat: Params) -> Evaluation:
             found = evaluate(self.unflatten(flat))
             return found._replace(grad=self.flatten(found.grad))
 
         return of_flat
 
 
-def _over_trees(change: Callable[..., Any], state: MinimizeState) -> MinimizeState:
+def _over_trees(change: Callable[..., Params], state: MinimizeState) -> MinimizeState:
     memory, size = state.memory, len(state.memory.weights_memory)
     return state._replace(
         memory=memory._replace(

@@ -1,12 +1,16 @@
 """The convergence history of ``minimize``."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from .._core import numerics
+
+if TYPE_CHECKING:
+    from .state import MinimizeState
 
 
 class History(NamedTuple):
@@ -28,12 +32,12 @@ class History(NamedTuple):
     num_evals: jax.Array
 
     @classmethod
-    def empty(cls, rows: int, dtype: Any) -> "History":
+    def empty(cls, rows: int, dtype: DTypeLike) -> "History":
         """A history to be filled."""
         zeros = jnp.zeros((rows,), dtype)
         return cls(zeros, zeros, zeros, jnp.broadcast_to(numerics.counter(), (rows,)))
 
-    def record(self, row: jax.Array, condition: jax.Array, state: Any) -> "History":
+    def record(self, row: jax.Array, condition: jax.Array, state: "MinimizeState") -> "History":
         """The history with ``state`` in a row, where the condition holds."""
         now = History(state.value, state.grad_norm, state.step, state.num_evals)
 

@@ -12,14 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, Optional
 
 import jax
 import numpy as np
 
 from .._core import numerics
+from .._core.types import Params
 from .bounds import Bounds
-from .programs import Inputs, Programs, Settings, look_up
+from .programs import Arrays, Inputs, Programs, Settings, Shapes, look_up
 from .reporting import Reporter
 from .result import MinimizeResult, MinimizeStatus
 from .state import MinimizeState
@@ -35,7 +37,7 @@ _NUM_EVALS_OF_MANY = 16
 
 def solve(
     fun: Callable[..., Any],
-    params: Any,
+    params: Params,
     inputs: Inputs,
     settings: Settings,
     bounds: Optional[Bounds],
@@ -58,14 +60,14 @@ def solve(
         return programs.whole(params, arrays, bounds, limits, state, report=report)
 
 
-def _is_traced(tree: Any) -> bool:
+def _is_traced(tree: object) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _in_slices(
     programs: Programs,
-    params: Any,
-    arrays: list[Any],
+    params: Params,
+    arrays: Arrays,
     bounds: Optional[Bounds],
     limits: Limits,
     state: Optional[MinimizeState],
@@ -113,7 +115,7 @@ def _interrupts_deferred() -> Iterator[None]:
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield
         return
-    received: list[tuple[int, Any]] = []
+    received: list[tuple[int, Optional[FrameType]]] = []
     signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
     try:
         yield
@@ -132,7 +134,7 @@ def _stopped(result: MinimizeResult) -> MinimizeResult:
 class Pace:
     """Chooses the number of evaluations of each slice from the time that earlier ones took."""
 
-    def __init__(self, seconds: dict[Any, float], inputs: Any) -> None:
+    def __init__(self, seconds: dict[Shapes, float], inputs: object) -> None:
         """``seconds`` remembers the time of one evaluation for the shapes of ``inputs``."""
         self.seconds = seconds
         self.shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(inputs))

@@ -6,9 +6,11 @@ from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from .._core import numerics, tree
 from .._core.lbfgs.inverse_hessian import inverse_hessian
+from .._core.types import Params, Tree, map_leaves
 from .bounds import Bounds, masked
 from .host import solve
 from .programs import Inputs, Settings, evaluator, is_array
@@ -20,7 +22,7 @@ from .termination import Limits
 
 def solve_with_derivatives(
     fun: Callable[..., Any],
-    params: Any,
+    params: Params,
     inputs: Inputs,
     settings: Settings,
     bounds: Optional[Bounds],
@@ -40,25 +42,25 @@ def solve_with_derivatives(
     )
     x, dtype = result.params, result.value.dtype
 
-    def of_free(parts: Any) -> Any:
+    def of_free(parts: Params) -> Params:
         """Zero for the entries that are not free."""
         return parts if bounds is None else masked(parts, bounds.free(x, result.grad))
 
-    def on_free(operator: Callable[[Any], Any], v: Any) -> Any:
+    def on_free(operator: Callable[[Params], Params], v: Params) -> Params:
         """An operator of the free entries; the others stay as they are."""
         inside = of_free(v)
         return tree.add(of_free(operator(inside)), tree.sub(v, inside))
 
-    def gradient(parts: Any, fun: Any, inputs: Inputs) -> Any:
+    def gradient(parts: Params, fun: Callable[..., Any], inputs: Inputs) -> Params:
         found = evaluator(fun, inputs, settings, dtype)(_joined(parts, x))
         return _parts(tree.conj(found.grad), dtype)
 
-    def hessian(v: Any) -> Any:
+    def hessian(v: Params) -> Params:
         of_fun = functools.partial(gradient, fun=frozen_fun, inputs=frozen)
         return on_free(lambda v: jax.jvp(of_fun, (_parts(x, dtype),), (v,))[1], v)
 
     @numerics.promotes
-    def solve_linear(hessian: Callable[[Any], Any], b: Any) -> Any:
+    def solve_linear(hessian: Callable[[Params], Params], b: Params) -> Any:
         preconditioner = inverse_hessian(result)
         solution, _ = jax.scipy.sparse.linalg.cg(  # type: ignore[no-untyped-call]
             hessian,
@@ -77,25 +79,25 @@ def solve_with_derivatives(
     return result._replace(params=params, value=found.value, aux=found.aux)
 
 
-def _frozen(inputs: Any) -> Any:
+def _frozen(inputs: Tree) -> Tree:
     """The same without derivatives."""
-    return jax.tree.map(lambda x: jax.lax.stop_gradient(x) if is_array(x) else x, inputs)
+    return map_leaves(lambda x: jax.lax.stop_gradient(x) if is_array(x) else x, inputs)
 
 
-def _parts(params: Any, dtype: Any) -> Any:
+def _parts(params: Params, dtype: DTypeLike) -> Params:
     """Real and imaginary parts of complex leaves, and real leaves, all in one dtype."""
 
-    def parts(p: jax.Array) -> Any:
+    def parts(p: jax.Array) -> Params:
         if jnp.iscomplexobj(p):
             return p.real.astype(dtype), p.imag.astype(dtype)
         return p.astype(dtype)
 
-    return jax.tree.map(parts, params)
+    return map_leaves(parts, params)
 
 
-def _joined(parts: Any, params: Any) -> Any:
+def _joined(parts: Params, params: Params) -> Params:
     """The inverse of ``_parts``, in the types of ``params``."""
-    return jax.tree.map(
+    return map_leaves(
         lambda p, part: numerics.like(jax.lax.complex(*part) if jnp.iscomplexobj(p) else part, p),
         params,
         parts,

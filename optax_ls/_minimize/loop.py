@@ -5,7 +5,7 @@ batch waits for the line search of another.
 """
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Optional
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from .._core import batching, numerics, tree
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
+from .._core.types import Params
 from .bounds import Bounds
 from .history import History
 from .result import MinimizeStatus
@@ -26,7 +27,7 @@ Carry = tuple[MinimizeState, Optional[History]]
 @numerics.promotes
 def run(
     search: LineSearch,
-    evaluate: Callable[[Any], Evaluation],
+    evaluate: Callable[[Params], Evaluation],
     state: MinimizeState,
     limits: Limits,
     bounds: Optional[Bounds],

@@ -14,9 +14,12 @@ from typing import Any, NamedTuple, Optional
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import PyTreeDef
+from jax.typing import ArrayLike, DTypeLike
 
 from .._core import checks, numerics, objective, tree
 from .._core.linesearch.driver import LineSearch
+from .._core.types import Counter, Flag, Params
 from . import loop
 from .bounds import Bounds
 from .flatten import Flattening
@@ -26,12 +29,17 @@ from .result import MinimizeResult
 from .state import MinimizeState, init
 from .termination import Limits, Pause, status_before
 
+Arrays = list[Optional[ArrayLike]]
+"""The leaves of an objective and its arguments that are arrays; None for the others."""
+Shapes = tuple[tuple[int, ...], ...]
+"""The shapes of the inputs of a program."""
+
 
 class Inputs(NamedTuple):
     """The arguments of the objective after the params."""
 
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Settings:
     joins_leaves: bool
 
 
-def is_array(x: Any) -> bool:
+def is_array(x: object) -> bool:
     """Whether a program takes it as an input; for anything else it is compiled anew."""
     return isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex))
 
@@ -71,7 +79,7 @@ class Begun(NamedTuple):
     """
 
     limits: Limits
-    num_iters: jax.Array
+    num_iters: Counter
     state: MinimizeState
     history: Optional[History]
 
@@ -90,9 +98,9 @@ class Programs:
 
     find: Optional[Callable[[], Any]]
     settings: Settings
-    structure: Any
-    others: tuple[Any, ...]
-    seconds: dict[Any, float] = dataclasses.field(default_factory=dict)
+    structure: PyTreeDef
+    others: tuple[object, ...]
+    seconds: dict[Shapes, float] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
     def start(self) -> Callable[..., Begun]:
@@ -110,10 +118,10 @@ class Programs:
         return jax.jit(self._whole, static_argnames="report")
 
     @functools.cached_property
-    def _evaluate(self) -> Callable[[Any, list[Any]], objective.Evaluation]:
+    def _evaluate(self) -> Callable[[Params, Arrays], objective.Evaluation]:
         """The objective; compiled, so that all that use it trace it once."""
 
-        def evaluate(params: Any, arrays: list[Any]) -> objective.Evaluation:
+        def evaluate(params: Params, arrays: Arrays) -> objective.Evaluation:
             leaves = [b if a is None else a for a, b in zip(arrays, self.others, strict=True)]
             fun, inputs = jax.tree.unflatten(self.structure, leaves)
             fun = fun if self.find is None else self.find()
@@ -123,8 +131,8 @@ class Programs:
 
     def _start(
         self,
-        params: Any,
-        arrays: list[Any],
+        params: Params,
+        arrays: Arrays,
         bounds: Optional[Bounds],
         limits: Limits,
         state: Optional[MinimizeState],
@@ -149,15 +157,15 @@ class Programs:
 
     def _advance(
         self,
-        params: Any,
-        arrays: list[Any],
+        params: Params,
+        arrays: Arrays,
         bounds: Optional[Bounds],
         limits: Limits,
-        begin: jax.Array,
+        begin: Counter,
         pause: Optional[Pause],
         state: MinimizeState,
         history: Optional[History],
-        report: Optional[Callable[..., jax.Array]] = None,
+        report: Optional[Callable[..., Flag]] = None,
     ) -> MinimizeResult:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
         params = jax.tree.map(jnp.asarray, params)
@@ -202,8 +210,8 @@ class Programs:
 
     def _whole(
         self,
-        params: Any,
-        arrays: list[Any],
+        params: Params,
+        arrays: Arrays,
         bounds: Optional[Bounds],
         limits: Limits,
         state: Optional[MinimizeState],
@@ -217,12 +225,10 @@ class Programs:
 
 
 # Programs by function. An entry lives as long as its function: programs refer to it weakly.
-_PROGRAMS: "weakref.WeakKeyDictionary[Any, dict[Any, Programs]]" = weakref.WeakKeyDictionary()
+_PROGRAMS: "weakref.WeakKeyDictionary[object, dict[object, Programs]]" = weakref.WeakKeyDictionary()
 
 
-def look_up(
-    fun: Callable[..., Any], inputs: Inputs, settings: Settings
-) -> tuple[Programs, list[Any]]:
+def look_up(fun: Callable[..., Any], inputs: Inputs, settings: Settings) -> tuple[Programs, Arrays]:
     """The programs for an objective, and the arrays that are their inputs."""
     # A callable that is a tree (an Equinox module, a jax.tree_util.Partial) has arrays of its own.
     is_tree = not jax.tree_util.all_leaves([fun])
@@ -230,8 +236,8 @@ def look_up(
     arrays = [leaf if is_array(leaf) else None for leaf in leaves]
     others = tuple(None if is_array(leaf) else leaf for leaf in leaves)
     try:
-        owner: Any = fun
-        name: Any = None
+        owner: object = fun
+        name: object = None
         find: Optional[Callable[[], Any]] = None
         if is_tree:
             owner = type(fun)
@@ -251,8 +257,8 @@ def look_up(
 
 
 def evaluator(
-    fun: Callable[..., Any], inputs: Inputs, settings: Settings, dtype: Any
-) -> Callable[[Any], objective.Evaluation]:
+    fun: Callable[..., Any], inputs: Inputs, settings: Settings, dtype: DTypeLike
+) -> Callable[[Params], objective.Evaluation]:
     """The objective as a function of the params alone."""
     return objective.bind(
         lambda params: fun(params, *inputs.args, **inputs.kwargs),

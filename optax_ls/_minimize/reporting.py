@@ -5,13 +5,16 @@ import inspect
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._core.types import Flag, Params
 from .result import MinimizeResult
+from .state import MinimizeState
 
 _SECONDS_BETWEEN_LINES = 0.5
 # Under vmap the callback is called for one element at a time. Older versions of JAX do that without
@@ -50,7 +53,7 @@ class Reporter:
         total: iterations allowed; None if not known.
     """
 
-    callback: Optional[Callable[[IterationInfo], Any]]
+    callback: Optional[Callable[[IterationInfo], object]]
     progress: bool
     total: Optional[int]
 
@@ -58,19 +61,19 @@ class Reporter:
         """The observer of a run."""
         return Observer(self.callback, _Bar(self.total) if self.progress else None)
 
-    def in_program(self) -> Callable[..., jax.Array]:
+    def in_program(self) -> Callable[..., Flag]:
         """The function that a loop inside a trace calls with its state and with what has happened.
 
         It returns whether to stop.
         """
         observer = self.observer()
 
-        def report(state: Any, moved: jax.Array, ended: jax.Array) -> jax.Array:
+        def report(state: MinimizeState, moved: Flag, ended: Flag) -> Flag:
             numbers = state.num_iters, state.value, state.grad_norm, state.step, state.num_evals
             params = None if self.callback is None else state.memory.params
             # Not io_callback, which a loop under vmap does not admit. This one is called each time
             # for all that: the loop cannot go on without its answer.
-            stop: jax.Array = jax.pure_callback(
+            stop: Flag = jax.pure_callback(
                 lambda *told: np.asarray(observer.observe(*jax.tree.map(np.asarray, told))),
                 jax.eval_shape(lambda: jnp.zeros((), bool)),
                 moved,
@@ -88,12 +91,18 @@ class Observer:
     """Shows the progress of a run, or of several under vmap, and asks the user's callback."""
 
     def __init__(
-        self, callback: Optional[Callable[[IterationInfo], Any]], bar: Optional["_Bar"]
+        self, callback: Optional[Callable[[IterationInfo], object]], bar: Optional["_Bar"]
     ) -> None:
         self.callback = callback
         self.bar = bar
 
-    def observe(self, moved: Any, ended: Any, params: Any, *numbers: Any) -> bool:
+    def observe(
+        self,
+        moved: chex.Numeric,
+        ended: chex.Numeric,
+        params: Optional[Params],
+        *numbers: Union[jax.Array, np.ndarray],
+    ) -> bool:
         """Takes the state after an evaluation, or after several; returns whether to stop.
 
         Args:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from .._core import checks
-from .._core.types import Counter, Flag, ParamsType, Scalar
+from .._core.types import Counter, Flag, Params, ParamsType, Scalar
 from .history import History
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ _MESSAGES = {
 
 
 class _Fields(NamedTuple):
-    params: Any
+    params: Params
     value: Scalar
-    grad: Any
+    grad: Params
     aux: Any
     num_iters: Counter
     num_evals: Counter
@@ -142,7 +143,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         return "; ".join(f"{count} of {runs}: {text}" for count, text in reasons)
 
     @property
-    def x(self) -> Any:
+    def x(self) -> ParamsType:
         """The params, by SciPy's name."""
         return self.params
 
@@ -152,7 +153,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         return self.value
 
     @property
-    def jac(self) -> Any:
+    def jac(self) -> ParamsType:
         """The gradient, by SciPy's name."""
         return self.grad
 
@@ -194,7 +195,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
 
 # The message.
 
-Reasons = Iterator[tuple[Any, str]]
+Reasons = Iterator[tuple[np.ndarray, str]]
 """Runs, as bools like the status, and a text on why these stopped."""
 
 
@@ -208,17 +209,17 @@ def _reasons(result: MinimizeResult) -> Reasons:
                 yield which, f"{status.message} {cause}".rstrip()
 
 
-def _no_cause(result: MinimizeResult, which: Any) -> Reasons:
+def _no_cause(result: MinimizeResult, which: np.ndarray) -> Reasons:
     yield which, ""
 
 
-def _of_small_gradient(result: MinimizeResult, which: Any) -> Reasons:
+def _of_small_gradient(result: MinimizeResult, which: np.ndarray) -> Reasons:
     is_zero = (_on_host(result.num_iters) == 0) & (_largest(result.grad, which.shape) == 0)
     yield which & ~is_zero, ""
     yield which & is_zero, "It is zero at the start: does the function depend on the params there?"
 
 
-def _of_start_not_finite(result: MinimizeResult, which: Any) -> Reasons:
+def _of_start_not_finite(result: MinimizeResult, which: np.ndarray) -> Reasons:
     trees = {"params": result.params, "value": result.value, "grad": result.grad}
     names = [
         checks.path_name(name, path)
@@ -229,7 +230,7 @@ def _of_start_not_finite(result: MinimizeResult, which: Any) -> Reasons:
     yield which, f"Not finite: {', '.join(names)}."
 
 
-def _of_search_failed(result: MinimizeResult, which: Any) -> Reasons:
+def _of_search_failed(result: MinimizeResult, which: np.ndarray) -> Reasons:
     hit_nonfinite = _on_host(result.state.progress.hit_nonfinite)
     yield which & ~hit_nonfinite, "Is the gradient that of the value, and continuous?"
     yield (
@@ -239,7 +240,7 @@ def _of_search_failed(result: MinimizeResult, which: Any) -> Reasons:
     )
 
 
-def _of_limit(setting: str, result: MinimizeResult, which: Any) -> Reasons:
+def _of_limit(setting: str, result: MinimizeResult, which: np.ndarray) -> Reasons:
     yield (
         which,
         f"If the value is still decreasing, scale the params (the columns of the data) to similar "
@@ -247,7 +248,7 @@ def _of_limit(setting: str, result: MinimizeResult, which: Any) -> Reasons:
     )
 
 
-_CAUSES: dict[MinimizeStatus, Callable[[MinimizeResult, Any], Reasons]] = {
+_CAUSES: dict[MinimizeStatus, Callable[[MinimizeResult, np.ndarray], Reasons]] = {
     MinimizeStatus.GRADIENT_SMALL: _of_small_gradient,
     MinimizeStatus.ITERATION_LIMIT: functools.partial(_of_limit, "max_iters"),
     MinimizeStatus.EVALUATION_LIMIT: functools.partial(_of_limit, "max_evals"),
@@ -259,16 +260,16 @@ _CAUSES: dict[MinimizeStatus, Callable[[MinimizeResult, Any], Reasons]] = {
 # The table.
 
 
-def _is_known(x: Any) -> bool:
+def _is_known(x: object) -> bool:
     is_array = isinstance(x, (jax.Array, np.ndarray, np.generic))
     return is_array and not isinstance(x, jax.core.Tracer)
 
 
-def _on_host(x: Any) -> Any:
+def _on_host(x: ArrayLike) -> np.ndarray:
     return np.asarray(jax.device_get(x))
 
 
-def _span(x: Any, spec: str) -> str:
+def _span(x: ArrayLike, spec: str) -> str:
     """A number, or the range of many: those that are finite, and how many are not."""
     x = _on_host(x)
     if x.ndim == 0:
@@ -284,7 +285,7 @@ def _span(x: Any, spec: str) -> str:
     return ", ".join(texts) or "none"
 
 
-def _largest(tree: Any, shape: tuple[int, ...]) -> Any:
+def _largest(tree: Params, shape: tuple[int, ...]) -> np.ndarray:
     """The largest absolute value in a tree for each run of many; NaN if any is NaN.
 
     ``shape`` is that of the runs; leaves have further axes.
@@ -296,7 +297,7 @@ def _largest(tree: Any, shape: tuple[int, ...]) -> Any:
     return largest
 
 
-def _params(params: Any) -> tuple[str, list[str]]:
+def _params(params: Params) -> tuple[str, list[str]]:
     """The number and dtypes of params and their range; of few params, a line for each leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.tree.map(_on_host, params))
     size = sum(leaf.size for _, leaf in leaves)

@@ -10,6 +10,7 @@ from .._core.lbfgs import memory
 from .._core.lbfgs.memory import ScaleByLBFGSState
 from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
+from .._core.types import Params
 from .termination import Progress
 
 
@@ -56,11 +57,11 @@ class MinimizeState(NamedTuple):
     value: jax.Array
     aux: Any
     grad_norm: jax.Array
-    direction: Any
+    direction: Params
     search: Any
     fresh: jax.Array
     best: Best
-    best_grad: Any
+    best_grad: Params
     best_aux: Any
     progress: Progress
     step: jax.Array
@@ -69,7 +70,7 @@ class MinimizeState(NamedTuple):
     status: jax.Array
 
 
-def init(search: LineSearch, params: Any, aux_like: Any, memory_size: int) -> MinimizeState:
+def init(search: LineSearch, params: Params, aux_like: Any, memory_size: int) -> MinimizeState:
     """The state before the first evaluation."""
     dtype = numerics.search_dtype(params)
     empty = memory.init(params, memory_size, corrects=True)

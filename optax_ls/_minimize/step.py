@@ -21,6 +21,7 @@ from .._core.lbfgs.memory import write_rows
 from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
+from .._core.types import Params, Scalar, State, Tree, map_leaves
 from . import termination
 from .bounds import Bounds, Free, masked
 from .descent import Decision, new_direction
@@ -30,6 +31,9 @@ from .termination import Limits, Outcome, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
 _LEAST_GAIN = 0.003
+
+_Found = tuple[Scalar, Params, Any]
+"""A value, a gradient and auxiliary output."""
 
 
 class Point(NamedTuple):
@@ -41,8 +45,8 @@ class Point(NamedTuple):
         aux: auxiliary output.
     """
 
-    params: Any
-    grad: Any
+    params: Params
+    grad: Params
     aux: Any
 
 
@@ -73,7 +77,7 @@ class Trial(NamedTuple):
         return Best(self.step, self.value, self.grad_norm)
 
 
-def along(params: Any, step: jax.Array, direction: Any, bounds: Optional[Bounds] = None) -> Any:
+def along(params: Tree, step: Scalar, direction: Params, bounds: Optional[Bounds] = None) -> Tree:
     """``params + step * direction`` in the dtypes of ``params``, projected onto the bounds."""
 
     def move(p: jax.Array, d: jax.Array) -> jax.Array:
@@ -85,13 +89,13 @@ def along(params: Any, step: jax.Array, direction: Any, bounds: Optional[Bounds]
             moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)
         return moved.astype(p.dtype)
 
-    moved = jax.tree.map(move, params, direction)
+    moved = map_leaves(move, params, direction)
     return moved if bounds is None else bounds.project(moved)
 
 
 def evaluate_trial(
     search: LineSearch,
-    evaluate: Callable[[Any], Evaluation],
+    evaluate: Callable[[Params], Evaluation],
     bounds: Optional[Bounds],
     state: MinimizeState,
 ) -> tuple[Point, Trial]:
@@ -104,12 +108,9 @@ def evaluate_trial(
     params = along(iterate.params, step, state.direction, bounds)
     before = state.value, iterate.updates, state.aux
 
-    def found_at(params: Any, before: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+    def found_at(params: Params, before: _Found) -> _Found:
         found = evaluate(params)
-        found_here: tuple[Any, Any, Any] = numerics.keep_types(
-            (found.value, tree.conj(found.grad), found.aux), before
-        )
-        return found_here
+        return numerics.keep_types((found.value, tree.conj(found.grad), found.aux), before)
 
     # By itself: otherwise XLA computes a long expression again in everything that uses its result.
     is_running = state.status == int(MinimizeStatus.RUNNING)
@@ -126,7 +127,7 @@ def evaluate_trial(
     relative = jax.tree.map(lambda p, g: p * g, iterate.params, steep_before)
     grad_norm, relative_slope = reductions.maxima((with_params, relative), dtype)
 
-    grads = iterate.updates, grad
+    grads: tuple[Params, ...] = iterate.updates, grad
     if bounds is not None:
         moving = [bounds.moving(p, state.direction) for p in (iterate.params, params)]
         grads = tuple(masked(g, mask) for g, mask in zip(grads, moving, strict=True))
@@ -161,7 +162,7 @@ class Scalars(NamedTuple):
         return cls(*(getattr(state, name) for name in cls._fields))
 
 
-def advance_search(search: LineSearch, state: Scalars, trial: Trial) -> Any:
+def advance_search(search: LineSearch[State], state: Scalars, trial: Trial) -> State:
     """The state of the search after a trial, which is the first of the search if it is fresh."""
     first_step = first_step_of(state.progress, state.step)
     begun = driver.begin(search, state.value, trial.slope_init, first_step)
@@ -260,7 +261,7 @@ def _nothing(trial: Trial) -> Decision:
 
 def advance(
     search: LineSearch,
-    evaluate: Callable[[Any], Evaluation],
+    evaluate: Callable[[Params], Evaluation],
     limits: Limits,
     bounds: Optional[Bounds],
     state: MinimizeState,
@@ -318,7 +319,7 @@ def _move_iterate(
     """The iterate at the trial, at the best trial before, or where it was."""
     before = state.memory
 
-    def moved(old: Any, at_trial: Any, at_best: Any) -> Any:
+    def moved(old: Tree, at_trial: Tree, at_best: Tree) -> Tree:
         new = tree.where(decision.to_trial, at_trial, at_best)
         return tree.where(decision.moves, new, old)
 

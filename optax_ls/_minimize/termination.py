@@ -13,13 +13,17 @@ interval that has no flatter slope grows with every trial, so such trials in a r
 than any scale that the function may have.
 """
 
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 import jax
 import jax.numpy as jnp
 
 from .._core import numerics
+from .._core.types import Counter
 from .result import MinimizeStatus
+
+if TYPE_CHECKING:
+    from .state import MinimizeState
 
 # A predicted decrease below the first number of units in the last place is invisible, and one
 # below the second may be if many terms are added up.
@@ -240,7 +244,7 @@ def limit_reached(
     )
 
 
-def status_before(state: Any, limits: Limits) -> jax.Array:
+def status_before(state: "MinimizeState", limits: Limits) -> jax.Array:
     """The reason not to go on from a state at all: it may satisfy new limits; else RUNNING."""
     found = _first_of(
         (_not_finite(state.value, state.grad_norm), MinimizeStatus.START_NOT_FINITE),
@@ -256,7 +260,7 @@ def _not_finite(value: jax.Array, grad_norm: jax.Array) -> jax.Array:
 
 
 def _first_of(*reasons: tuple[jax.Array, MinimizeStatus]) -> jax.Array:
-    found: Any = int(MinimizeStatus.RUNNING)
+    found: Union[int, Counter] = int(MinimizeStatus.RUNNING)
     for condition, code in reversed(reasons):
         found = jnp.where(condition, int(code), found)
     return jnp.asarray(found)

@@ -14,12 +14,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from .._core.types import Params
 from .._minimize.api import minimize
 from .._minimize.plot import new_figure, plot_history
 from .._minimize.result import MinimizeResult, MinimizeStatus
@@ -34,6 +36,8 @@ _SETTINGS = (
     ("memory_size", int, "number of pairs to keep; default: 10"),
     ("linesearch", str, "more_thuente (default), zoom or backtracking"),
 )
+_Arrays = Union[np.ndarray, dict[str, np.ndarray]]
+"""One array, or several by name."""
 
 
 def add(commands: Any) -> None:
@@ -134,7 +138,7 @@ def _write(option: str, path: str, contents: bytes) -> None:
 # The function to minimise, and the start.
 
 
-def _load(target: str) -> Callable[[Any], Any]:
+def _load(target: str) -> Callable[[Params], object]:
     """The function that ``MODULE_OR_FILE:FUNCTION`` names."""
     where, _, name = target.rpartition(":")
     if not where or not name:
@@ -177,11 +181,13 @@ def _import(where: str, is_file: bool) -> ModuleType:
     return module
 
 
-def _minimized(target: str, fun: Callable[[Any], Any], params: Any, settings: Any) -> Any:
+def _minimized(
+    target: str, fun: Callable[[Params], object], params: Params, settings: dict[str, Any]
+) -> MinimizeResult:
     """The result of ``minimize``; an error that the user's function raised gets its traceback."""
     raised: list[Exception] = []
 
-    def recorded(params: Any) -> Any:
+    def recorded(params: Params) -> object:
         try:
             return fun(params)
         except Exception as error:
@@ -190,7 +196,8 @@ def _minimized(target: str, fun: Callable[[Any], Any], params: Any, settings: An
 
     try:
         result = minimize(recorded, params, **settings)
-        return jax.block_until_ready(result)  # type: ignore[no-untyped-call]
+        ready: MinimizeResult = jax.block_until_ready(result)  # type: ignore[no-untyped-call]
+        return ready
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -218,7 +225,7 @@ def _summary(error: Exception) -> str:
     return line if type(error) in (TypeError, ValueError) else f"{type(error).__name__}: {line}"
 
 
-def _read_bound(option: str, words: Optional[Sequence[str]]) -> Any:
+def _read_bound(option: str, words: Optional[Sequence[str]]) -> Optional[_Arrays]:
     """The bounds that an option stands for: None, a number, an array, or a dict of arrays."""
     if words is None:
         return None
@@ -226,7 +233,7 @@ def _read_bound(option: str, words: Optional[Sequence[str]]) -> Any:
     return arrays[0] if isinstance(arrays, np.ndarray) and arrays.shape == (1,) else arrays
 
 
-def _read_arrays(option: str, words: Sequence[str]) -> Any:
+def _read_arrays(option: str, words: Sequence[str]) -> _Arrays:
     """The array, or the dict of arrays, that an option stands for."""
     file = re.fullmatch(r"(.+\.np[yz])(?::(.+))?", words[0].strip()) if len(words) == 1 else None
     if file:
@@ -241,7 +248,7 @@ def _read_arrays(option: str, words: Sequence[str]) -> Any:
     return np.array(numbers)
 
 
-def _read_file(option: str, path: str, choice: Optional[str]) -> Any:
+def _read_file(option: str, path: str, choice: Optional[str]) -> _Arrays:
     try:
         with open(path, "rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -293,7 +300,7 @@ def _as_csv(result: MinimizeResult) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _as_json(result: MinimizeResult) -> dict[str, Any]:
+def _as_json(result: MinimizeResult) -> dict[str, object]:
     """The result as JSON: numbers that are not finite become null, complex ones become pairs."""
     return {
         "success": bool(result.success),
@@ -307,7 +314,7 @@ def _as_json(result: MinimizeResult) -> dict[str, Any]:
     }
 
 
-def _plain(x: Any) -> Any:
+def _plain(x: ArrayLike) -> object:
     x = np.asarray(x)
     if x.ndim:
         return [_plain(row) for row in x]

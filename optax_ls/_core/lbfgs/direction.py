@@ -9,12 +9,14 @@ All inner products are real: a complex vector counts as the real one of twice it
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from .. import batching, numerics, reductions, tree
+from ..types import Flag, Params
 from . import compact
 from .compact import Coefficients, Pair, Products
 
@@ -25,7 +27,7 @@ _SHORT = 1 / 4
 _MAX_UNROLLED = 24
 
 
-Rows = tuple[Any, Any]
+Rows = tuple[Params, Params]
 """The stacks of all s and of all y: two trees like the params, with a leading axis of length m."""
 
 
@@ -33,10 +35,10 @@ def inner_products(
     coefficients: Coefficients,
     rows: Rows,
     slot: jax.Array,
-    g: Any,
-    s_and_y: tuple[Any, Any],
+    g: Params,
+    s_and_y: tuple[Params, Params],
     values: Optional[tuple[jax.Array, jax.Array]] = None,
-    directly: Any = False,
+    directly: Union[bool, Flag] = False,
 ) -> Products:
     """All inner products of an update, by one all-reduce; by two where y is short or corrected.
 
@@ -70,7 +72,7 @@ def inner_products(
     in_own_pass &= coefficients.num_pairs > 0
     differences = s_g - coefficients.s_g, y_g - coefficients.y_g
 
-    def own_pass() -> Any:
+    def own_pass() -> tuple[jax.Array, jax.Array]:
         def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
             return [reductions.dot(rows, y, dtype) for rows in (rows_s, rows_y)]
 
@@ -87,7 +89,7 @@ def inner_products(
     return Products(s_g, y_g, s_y, y_y, pair, bend, gg)
 
 
-def rebuilt(coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Any) -> Coefficients:
+def rebuilt(coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Params) -> Coefficients:
     """The coefficients of the pairs among the entries that are free, a tree of bools.
 
     ``slot`` is that of the next pair, whose rows count as empty.
@@ -142,7 +144,7 @@ def corrected(pair: Pair, multiple: jax.Array) -> Pair:
     return Pair(ss, sy + multiple * ss, yy + multiple * (2 * sy + multiple * ss), sg)
 
 
-def norm(g: Any, dtype: Any) -> jax.Array:
+def norm(g: Params, dtype: DTypeLike) -> jax.Array:
     """The Euclidean norm of a tree, also where its square overflows; two passes."""
     (largest,) = reductions.maxima((g,), dtype)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
@@ -150,7 +152,7 @@ def norm(g: Any, dtype: Any) -> jax.Array:
     return scale * jnp.sqrt(reductions.inner(scaled, scaled, dtype))
 
 
-def combine(rows: Rows, g: Any, factor: jax.Array, of_s: jax.Array, of_y: jax.Array) -> Any:
+def combine(rows: Rows, g: Params, factor: jax.Array, of_s: jax.Array, of_y: jax.Array) -> Any:
     """The tree ``factor g + S of_s + Y of_y`` in the dtypes of g, in one pass over the rows."""
     combined = functools.partial(_combined, factor=factor, of_s=of_s, of_y=of_y)
     return jax.tree.map(combined, g, *rows)

@@ -4,14 +4,14 @@ A pair is a step s = w' - w and the change y = g' - g of the gradient along it. 
 count only if ``weights_memory`` is not zero there; what else stands in them is finite and unused.
 """
 
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from .. import numerics
-from ..types import Params
+from ..types import Params, map_leaves
 from .compact import Coefficients
 
 
@@ -108,8 +108,11 @@ def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleBy
 
 
 def write_rows(
-    rows: tuple[Any, Any], slot: jax.Array, pair: tuple[Any, Any], condition: jax.Array
-) -> tuple[Any, Any]:
+    rows: tuple[Params, Params],
+    slot: jax.Array,
+    pair: tuple[Params, Params],
+    condition: jax.Array,
+) -> tuple[Params, Params]:
     """Writes a pair (s, y) into the rows of a slot where the condition holds.
 
     The rows are always written, with their own entries if the condition does not hold: that moves
@@ -123,8 +126,7 @@ def write_rows(
         )
         return written
 
-    written: tuple[Any, Any] = jax.tree.map(write, rows, pair)
-    return written
+    return map_leaves(write, rows, pair)
 
 
 def row(rows: jax.Array, slot: jax.Array) -> jax.Array:
