@@ -173,7 +173,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         summary, leaves = _params(self.params)
         rows = [
             ("value", _span(self.value, ".10g")),
-            ("max |grad|", _span(_largest(self.grad, np.shape(self.status)), ".3g")),
+            self._row_of_grad(),
             ("iterations", _span(self.num_iters, "d")),
             ("evaluations", _span(self.num_evals, "d")),
             ("params", summary),
@@ -182,6 +182,12 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         ]
         lines = [f"  {name:12} {value}" for name, value in rows]
         return "\n".join(["MinimizeResult", *lines, f"  {self.message}", *leaves])
+
+    def _row_of_grad(self) -> tuple[str, str]:
+        """The largest entry of the gradient for the table; with bounds, of the projected one."""
+        if self.active is not None:
+            return "max |proj g|", _span(self.state.grad_norm, ".3g")
+        return "max |grad|", _span(_largest(self.grad, np.shape(self.status)), ".3g")
 
     def _row_of_bounds(self) -> list[tuple[str, str]]:
         """The number of entries at a bound, for the table; nothing without bounds."""
@@ -266,6 +272,9 @@ def _is_known(x: object) -> bool:
 
 
 def _on_host(x: ArrayLike) -> np.ndarray:
+    """The array; of one that lies on several hosts, the entries on this host in one vector."""
+    if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
+        return np.concatenate([np.ravel(shard.data) for shard in x.addressable_shards])
     return np.asarray(jax.device_get(x))
 
 
@@ -291,7 +300,7 @@ def _largest(tree: Params, shape: tuple[int, ...]) -> np.ndarray:
     ``shape`` is that of the runs; leaves have further axes.
     """
     largest = np.zeros(shape)
-    for leaf in map(jax.device_get, jax.tree.leaves(tree)):
+    for leaf in map(_on_host, jax.tree.leaves(tree)):
         rows = np.abs(leaf).reshape(*shape, math.prod(leaf.shape[len(shape) :]))
         largest = np.maximum(largest, np.max(rows, axis=-1, initial=0))
     return largest

@@ -36,6 +36,7 @@ _FALLS = 64
 # A trial shows it if the value falls by this fraction of itself, and if the slope is at least this
 # fraction of that at the iterate.
 _FALL, _STEEP = 0.01, 0.9
+_GROWTH = 0.25
 # Values below -max^0.4 that fall into values that are not finite do so by overflow. So do those of
 # a search that failed at such a wall after this many trials in a row, as log x at x = 0.
 _HUGE, _FALLS_TO_WALL = 0.4, 16
@@ -75,7 +76,8 @@ class Progress(NamedTuple):
         value_init: scalar of the search dtype, the objective at the start.
         lowest: scalar of the search dtype, the lowest value of all iterates.
         stalled: counter, iterations since the value last decreased.
-        falling: counter, trials in a row that showed a fall without end.
+        falling: counter, trials and iterations that showed a fall without end; halved by an
+            iteration that did not.
         restarted: bool, whether the search under way is along steepest descent.
         hit_nonfinite: bool, whether that search has met a value that is not finite.
         met_noise: bool, whether it has met a value that does not follow its slopes.
@@ -183,7 +185,10 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     # Where a search failed, its best trial may be lower by rounding.
     visible = jnp.where(outcome.accepted, 0, outcome.rounding)
     is_lower = outcome.is_first | (before.lowest - value > visible)
-    falling = numerics.add_counters(before.falling, outcome.falls)
+    # An iteration that lowers a negative value by a quarter of itself counts like such a trial.
+    grows = outcome.iterated & (outcome.value_before - value >= -_GROWTH * value) & (value < 0)
+    falling = numerics.add_counters(before.falling, outcome.falls | grows)
+    has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
     is_hidden = (outcome.predicted_decrease <= _NOISE * outcome.rounding) | met_noise
@@ -193,7 +198,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
         value_init=jnp.where(outcome.is_first, value, before.value_init),
         lowest=jnp.minimum(value, before.lowest),
         stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
-        falling=jnp.where(outcome.is_finite & outcome.flattens, 0, falling),
+        falling=jnp.where(has_flattened & ~grows, falling // 2, falling),
         restarted=outcome.failed | (before.restarted & ~outcome.moved),
         hit_nonfinite=hit_nonfinite,
         met_noise=met_noise,

@@ -265,7 +265,9 @@ def _read_file(option: str, path: str, choice: Optional[str]) -> _Arrays:
         if not arrays:
             raise CommandError(f"--{option}: {path} has no array {choice}; it holds {known}")
     elif {"params", "status"} <= {name.partition("/")[0] for name in arrays}:
-        raise CommandError(f"--{option}: {path} is a saved result; name its params, {path}:params")
+        raise CommandError(
+            f"--{option}: {path} is a saved result; give its params, --{option} {path}:params"
+        )
     if not arrays:
         raise CommandError(f"--{option}: {path} holds no array")
     for name, array in arrays.items():

@@ -52,7 +52,7 @@ def test_bounded_rosenbrock(linesearch):
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
 @pytest.mark.parametrize("seed", range(3))
-def test_non_negative_least_squares_agree_with_scipy(seed):
+def test_non_negative_least_squares_agree_with_scipy(seed, x64):
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(60, 40)), rng.normal(size=60)
     result = optax_ls.minimize(residuals, np.zeros(40), args=(a, b), bounds=(0, None))
@@ -81,7 +81,7 @@ def dense_active_set(q, c, lower, upper):
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
 @pytest.mark.parametrize("seed", range(4))
-def test_box_constrained_quadratics_agree_with_a_dense_active_set(seed):
+def test_box_constrained_quadratics_agree_with_a_dense_active_set(seed, x64):
     rng = np.random.default_rng(seed)
     half = rng.normal(size=(5, 5))
     q, c = half @ half.T + 0.1 * np.eye(5), 3 * rng.normal(size=5)
@@ -276,7 +276,7 @@ def test_callback_sees_points_inside():
 
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
-def test_derivatives_of_a_bounded_minimum():
+def test_derivatives_of_a_bounded_minimum(x64):
     q = np.array([[2.0, 0.5, 0.2], [0.5, 1.0, 0.1], [0.2, 0.1, 3.0]])
 
     def minimum(c):

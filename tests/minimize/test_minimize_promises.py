@@ -230,11 +230,14 @@ def test_unbounded_function_is_no_success(form, linesearch, problem, enable_x64)
     with enable_x64(form == "float64"):
         problem = Problem(form, linesearch, **problem)
         start = problem.evaluate()
-        if not finite(start) or largest(start[1]) == 0:
+        if not finite(start):
+            return
+        decrease, rounding = np.sum(numbers(start[1]) ** 2), np.finfo("float32").eps * abs(start[0])
+        if decrease <= 64 * rounding:  # a step as long as the gradient changes nothing
             return
         result = problem.minimize(gtol=0.0)
         # A run may end at a stationary point that is no minimum.
-        assert not result.success or largest(result.grad) == 0
+        assert not result.success or largest(result.grad) <= 1e-6 * largest(start[1])
 
 
 @each_float32
