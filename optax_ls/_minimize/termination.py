@@ -191,7 +191,8 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
-    is_hidden = (outcome.predicted_decrease <= _NOISE * outcome.rounding) | met_noise
+    decrease, eps = outcome.predicted_decrease, float(numerics.finfo(value.dtype).eps)
+    is_hidden = decrease <= jnp.where(met_noise, eps**-0.6, _NOISE) * outcome.rounding
     is_hidden |= before.stalled >= _PATIENCE // 2
     has_settled = is_hidden & ~hit_nonfinite
     return Progress(

@@ -236,8 +236,9 @@ def test_unbounded_function_is_no_success(form, linesearch, problem, enable_x64)
         if decrease <= 64 * rounding:  # a step as long as the gradient changes nothing
             return
         result = problem.minimize(gtol=0.0)
-        # A run may end at a stationary point that is no minimum.
-        assert not result.success or largest(result.grad) <= 1e-6 * largest(start[1])
+        # A run may end at a stationary point that is no minimum, or where no number is smaller.
+        is_stationary = largest(result.grad) <= 1e-6 * largest(start[1])
+        assert not result.success or is_stationary or largest(result.params) < 1e-37
 
 
 @each_float32
