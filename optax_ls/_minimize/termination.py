@@ -163,7 +163,7 @@ def is_noise(
 
     After a short step with hardly another slope, the value should have followed the line. It is
     noise if it has changed by more than a quarter of what the line does in a step of 1. A gradient
-    that is wrong by a factor of 64 changes it by less. After a longer step, it is noise if nothing
+    that is wrong by a factor of 16 changes it by less. After a longer step, it is noise if nothing
     has changed although the slopes at both ends ask for it.
 
     Args:
@@ -176,7 +176,7 @@ def is_noise(
     is_straight = jnp.abs(slope - slope_init) <= 0.5 * size
     departs = jnp.abs(change - step * slope_init) >= 0.25 * size
     is_constant = (change == 0) & (step >= 1) & (jnp.abs(slope_init + slope) >= size)
-    return jnp.where(step <= 1 / 256, is_straight & departs, is_constant)
+    return jnp.where(step <= 1 / 64, is_straight & departs, is_constant)
 
 
 def update(before: Progress, outcome: Outcome) -> Progress:
@@ -192,7 +192,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
     decrease, eps = outcome.predicted_decrease, float(numerics.finfo(value.dtype).eps)
-    is_hidden = decrease <= jnp.where(met_noise, eps**-0.6, _NOISE) * outcome.rounding
+    is_hidden = decrease <= jnp.where(met_noise, eps**-0.75, _NOISE) * outcome.rounding
     is_hidden |= before.stalled >= _PATIENCE // 2
     has_settled = is_hidden & ~hit_nonfinite
     return Progress(
