@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import numerics
 from .types import KeyPath, Tree
 
 
@@ -89,7 +90,7 @@ def float_leaves(name: str, tree: chex.ArrayTree) -> None:
     """Raises TypeError unless every leaf of ``tree`` is a real or complex floating-point array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         try:
-            dtype = jnp.asarray(leaf).dtype
+            dtype = numerics.dtype_of(leaf)
         except TypeError:
             dtype = None
         if dtype is None:

@@ -84,12 +84,21 @@ def at_least_float32(dtype: DTypeLike) -> DType:
     return promoted(finfo(dtype).dtype, jnp.float32)
 
 
+def dtype_of(leaf: chex.Numeric) -> DType:
+    """The type that a leaf has as an array of JAX.
+
+    Raises:
+        TypeError: it is no array or number.
+    """
+    return leaf.dtype if isinstance(leaf, jax.Array) else jnp.asarray(leaf).dtype
+
+
 def search_dtype(tree: chex.ArrayTree) -> DType:
     """The widest real float type in ``tree``, at least float32.
 
     A Python float counts as JAX's default float.
     """
-    dtypes = [at_least_float32(jnp.asarray(leaf).dtype) for leaf in jax.tree.leaves(tree)]
+    dtypes = [at_least_float32(dtype_of(leaf)) for leaf in jax.tree.leaves(tree)]
     return promoted(jnp.float32, *dtypes)
 
 
