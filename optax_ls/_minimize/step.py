@@ -139,7 +139,7 @@ def evaluate_trial(
 
 def first_step_of(progress: Progress, last_step: jax.Array) -> jax.Array:
     """The first step of a search: 1, or the last step if the value seems to fall without end."""
-    return jnp.where(progress.falling >= 16, jnp.maximum(last_step, 1), 1).astype(last_step.dtype)
+    return jnp.where(progress.falling >= 32, jnp.maximum(last_step, 1), 1).astype(last_step.dtype)
 
 
 class Scalars(NamedTuple):

@@ -3,14 +3,16 @@
 Near a minimum values change by rounding only, and a search among them may end anywhere. Two
 observations tell this from a function that is not differentiable or a wrong gradient:
 
-* A search fails, and the decrease that its slope predicted is less than rounding.
+* A search fails, and the decrease that its slope predicted is less than rounding: less than the
+  value and the params at the iterate allow, or hidden by noise that its trials showed.
 * The iterate moves, as the slopes ask, but the value has not decreased for a number of iterations.
 
 After any other search that failed, steepest descent is tried once (see ``step.py``).
 
 A function without lower bound shows in trials: the value falls, and the slope gets no flatter. An
 interval that has no flatter slope grows with every trial, so such trials in a row reach farther
-than any scale that the function may have.
+than any scale that the function may have. Where other params curve the line, iterations that lower
+a negative value by a quarter of itself count instead.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
@@ -36,6 +38,7 @@ _FALLS = 64
 # A trial shows it if the value falls by this fraction of itself, and if the slope is at least this
 # fraction of that at the iterate.
 _FALL, _STEEP = 0.01, 0.9
+# An iteration shows it if it lowers a negative value by this fraction of itself, and counts twice.
 _GROWTH = 0.25
 # Values below -max^0.4 that fall into values that are not finite do so by overflow. So do those of
 # a search that failed at such a wall after this many trials in a row, as log x at x = 0.
@@ -185,9 +188,8 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     # Where a search failed, its best trial may be lower by rounding.
     visible = jnp.where(outcome.accepted, 0, outcome.rounding)
     is_lower = outcome.is_first | (before.lowest - value > visible)
-    # An iteration that lowers a negative value by a quarter of itself counts like such a trial.
     grows = outcome.iterated & (outcome.value_before - value >= -_GROWTH * value) & (value < 0)
-    falling = numerics.add_counters(before.falling, outcome.falls | grows)
+    falling = numerics.add_counters(before.falling, outcome.falls + 2 * grows)
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy

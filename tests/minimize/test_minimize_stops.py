@@ -115,6 +115,16 @@ def test_fall_without_end_is_named_after_some_hundred_evaluations(fun, start, x6
     assert np.isfinite(result.value)
 
 
+@pytest.mark.parametrize("x64", [True], indirect=True)
+def test_one_falling_param_among_convex_ones_is_noticed(x64):
+    def fun(x):
+        return jnp.sum(jnp.arange(1.0, 20) * (x[1:] - 1) ** 2) + 0.01 * x[0]
+
+    result = optax_ls.minimize(fun, jnp.zeros(20))
+    assert result.status == MinimizeStatus.UNBOUNDED
+    assert result.num_evals < 200
+
+
 @each_dtype
 @pytest.mark.parametrize(("fun", "start"), BOUNDED.values(), ids=BOUNDED)
 def test_bounded_function_is_not_called_unbounded(fun, start, x64):
