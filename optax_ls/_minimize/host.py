@@ -52,12 +52,21 @@ def solve(
             far, unless nothing was evaluated yet.
     """
     programs, arrays = look_up(fun, inputs, settings)
-    with jax.transfer_guard("allow"):  # limits and counts, even where users forbid their own
+    with _transfers_allowed():
         if not _is_traced((params, arrays, bounds, limits, state)):
             result = _in_slices(programs, params, arrays, bounds, limits, state, report)
             if result is not None:
                 return result
         return programs.whole(params, arrays, bounds, limits, state, report=report)
+
+
+def _transfers_allowed() -> contextlib.AbstractContextManager[Any]:
+    """Allows transfers of limits and counts where the user has forbidden transfers."""
+    to_device = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
+    to_host = jax.config.jax_transfer_guard_device_to_host  # type: ignore[attr-defined]
+    if to_device is None and to_host is None:
+        return contextlib.nullcontext()
+    return jax.transfer_guard("allow")
 
 
 def _is_traced(tree: object) -> bool:
