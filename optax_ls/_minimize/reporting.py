@@ -29,7 +29,8 @@ class IterationInfo(NamedTuple):
     Attributes:
         num_iters: int, iterations so far; 0 at the start.
         value: float, the objective.
-        grad_norm: float, the largest absolute value in the gradient.
+        grad_norm: float, the largest absolute value in the gradient; with bounds, in the projected
+            gradient.
         step: float, the step along the direction; 0 at the start.
         num_evals: int, evaluations of the objective so far.
         params: tree of NumPy arrays, the params.
@@ -43,9 +44,9 @@ class IterationInfo(NamedTuple):
     params: Any
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Reporter:
-    """What a run reports, and to whom.
+    """The callback and the progress bar of a run; equal for the same callback, hashable or not.
 
     Attributes:
         callback: the user's, or None.
@@ -56,6 +57,16 @@ class Reporter:
     callback: Optional[Callable[[IterationInfo], object]]
     progress: bool
     total: Optional[int]
+
+    @property
+    def _key(self) -> tuple[int, bool, Optional[int]]:
+        return id(self.callback), self.progress, self.total
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reporter) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
 
     def observer(self) -> "Observer":
         """The observer of a run."""
@@ -71,10 +82,10 @@ class Reporter:
         def report(state: MinimizeState, moved: Flag, ended: Flag) -> Flag:
             numbers = state.num_iters, state.value, state.grad_norm, state.step, state.num_evals
             params = None if self.callback is None else state.memory.params
-            # Not io_callback, which a loop under vmap does not admit. This one is called each time
-            # for all that: the loop cannot go on without its answer.
+            # A loop under vmap does not admit io_callback. This callback is not omitted either,
+            # because the loop needs its answer.
             stop: Flag = jax.pure_callback(
-                lambda *told: np.asarray(observer.observe(*jax.tree.map(np.asarray, told))),
+                lambda *values: np.asarray(observer.observe(*jax.tree.map(np.asarray, values))),
                 jax.eval_shape(lambda: jnp.zeros((), bool)),
                 moved,
                 ended,

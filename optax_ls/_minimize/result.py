@@ -34,7 +34,7 @@ class MinimizeStatus(enum.IntEnum):
         SEARCH_FAILED: no lower value was found, not along steepest descent either, although the
             slope predicted one.
         START_NOT_FINITE: something in params, value or gradient at the start is NaN or infinite.
-        STOPPED_BY_CALLBACK: the callback returned True.
+        STOPPED_BY_CALLBACK: the callback returned True or raised StopIteration.
         UNBOUNDED: the value falls without end.
     """
 

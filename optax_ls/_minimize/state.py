@@ -39,7 +39,8 @@ class MinimizeState(NamedTuple):
             number of iterates so far.
         value: the objective at the iterate; infinite before the first evaluation.
         aux: auxiliary output at the iterate; None if there is none.
-        grad_norm: the largest absolute value in the gradient.
+        grad_norm: the largest absolute value in the gradient; with bounds, in the projected
+            gradient.
         direction: tree like the params, the direction of the search.
         search: the state of the line search.
         fresh: bool, whether the search along ``direction`` has yet to begin.

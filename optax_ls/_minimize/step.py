@@ -112,7 +112,6 @@ def evaluate_trial(
         found = evaluate(params)
         return numerics.keep_types((found.value, tree.conj(found.grad), found.aux), before)
 
-    # By itself: otherwise XLA computes a long expression again in everything that uses its result.
     is_running = state.status == int(MinimizeStatus.RUNNING)
     value, grad, aux = isolation.isolate(
         is_running, found_at, lambda _, before: before, params, before
@@ -139,7 +138,8 @@ def evaluate_trial(
 
 def first_step_of(progress: Progress, last_step: jax.Array) -> jax.Array:
     """The first step of a search: 1, or the last step if the value seems to fall without end."""
-    return jnp.where(progress.falling >= 32, jnp.maximum(last_step, 1), 1).astype(last_step.dtype)
+    is_falling = termination.seems_unbounded(progress)
+    return jnp.where(is_falling, jnp.maximum(last_step, 1), 1).astype(last_step.dtype)
 
 
 class Scalars(NamedTuple):

@@ -159,6 +159,11 @@ def fall(
     return is_steep & is_far_lower, ~is_steep | (value > lowest)
 
 
+def seems_unbounded(progress: Progress) -> jax.Array:
+    """Whether half of the trials have been seen that show a fall without end."""
+    return progress.falling >= _FALLS // 2
+
+
 def is_noise(
     step: jax.Array, change: jax.Array, slope_init: jax.Array, slope: jax.Array
 ) -> jax.Array:

@@ -101,3 +101,15 @@ def test_result_lives_on_the_device_of_the_params():
         objective, jax.device_put(start(), device), memory_size=2, max_iters=6
     )
     assert {d for _, _, leaf in mirrors(result) for d in leaf.devices()} == {device}
+
+
+@pytest.mark.parametrize("sharded_bounds", [False, True])
+def test_minimum_inside_bounds_is_that_of_one_device_and_sharded_alike(sharded, sharded_bounds):
+    upper = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.3), sharded) if sharded_bounds else 0.3
+    result = optax_ls.minimize(objective, sharded, bounds=(-1, upper))
+    alone = optax_ls.minimize(objective, start(), bounds=(-1, 0.3))
+    for name, leaf in sharded.items():
+        assert result.params[name].sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
+        assert result.active[name].sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
+        np.testing.assert_allclose(result.params[name], alone.params[name], atol=1e-5)
+        np.testing.assert_array_equal(result.active[name], 1)

@@ -159,7 +159,8 @@ def test_short_changes_of_the_gradient_keep_their_digits_on_many_devices(sharded
     many, one = run(sharded, wave), run(*jax.device_put((sharded, wave), one_device))
     for ours, wanted in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
         scale = np.max(np.abs(wanted))
-        np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-3 * scale)
+        atol = (1e-4 if jax.__version_info__ < (0, 11) else 1e-3) * scale
+        np.testing.assert_allclose(ours, wanted, rtol=0, atol=atol)
 
 
 @each_solver

@@ -74,19 +74,30 @@ def test_an_exception_of_the_callback_arrives_as_itself():
     assert traceback.extract_tb(caught.tb)[-1].name == "callback"
 
 
-@pytest.mark.parametrize("run", [minimize, jax.jit(minimize)], ids=["plain", "jit"])
-def test_stop_iteration_ends_a_run_as_true_does(run):
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_stop_iteration_ends_a_run_as_true_does(transform):
     def callback(info):
         if info.num_iters == 3:
             raise StopIteration
 
-    result = optax_ls.minimize(rosenbrock, START, memory_size=3, callback=callback)
+    result = transform(lambda: minimize(callback=callback))()
     assert (result.num_iters, result.status) == (3, MinimizeStatus.STOPPED_BY_CALLBACK)
 
 
 def test_a_run_that_the_callback_stopped_can_go_on():
     stopped = minimize(callback=lambda info: info.num_iters == 5)
     assert bits(minimize(state=stopped.state)) == bits(minimize())
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["plain", "jit"])
+def test_a_callback_need_not_be_hashable(transform):
+    class Recorder(list):
+        def __call__(self, info):
+            self.append(info.num_iters)
+
+    recorder = Recorder()
+    result = transform(lambda: minimize(callback=recorder))()
+    assert recorder == list(range(result.num_iters + 1))
 
 
 def test_params_that_a_callback_keeps_stay_as_they_are():

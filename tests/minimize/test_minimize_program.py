@@ -249,8 +249,11 @@ def test_every_lane_goes_its_own_way(nest, alone, x64):
 @pytest.mark.filterwarnings("ignore:Some donated buffers were not usable")
 def test_params_may_be_donated_to_a_jit(alone, x64):
     jitted = jax.jit(run, donate_argnums=0)
+    # JAX 0.5, and 0.11 and newer, round in another way where the program is another.
+    has_same_bits = (0, 6) <= jax.__version_info__ < (0, 11) or jax.__version_info__ < (0, 5)
     for lane, x in enumerate(batch()):
-        np.testing.assert_allclose(jitted(x).params, alone.params[lane], rtol=1e-9)
+        rtol = 0 if has_same_bits else 1e-9
+        np.testing.assert_allclose(jitted(x).params, alone.params[lane], rtol=rtol)
 
 
 # Memory.
