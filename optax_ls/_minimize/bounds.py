@@ -4,9 +4,13 @@ The iterates move along projected paths, ``P(x + step d)`` with P the projection
 (Bertsekas, Projected Newton methods for optimization problems with simple constraints, SIAM J.
 Control and Optimization 20 (1982), 221-246). An entry at a bound is fixed for an iteration if the
 gradient there points outwards. The direction is that of L-BFGS in the space of the free entries:
-all inner products of pairs leave the fixed ones out.
+all inner products of pairs leave the fixed ones out, and so does a pair whose s lies mostly among
+them. The direction ends at the box: its entries that would leave reach their bound at a step of 1,
+as in the projected step of Morales & Nocedal, ACM TOMS 38 (2011), 7:1-7:4. So the objective is
+smooth along the path up to there, as the line search wants it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
 
 import jax
@@ -15,6 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
 from .._core import checks, numerics, reductions
+from .._core.lbfgs.direction import LEAST_FREE
 from .._core.types import Flag, KeyPath, Params, Tree, map_leaves
 
 
@@ -100,6 +105,15 @@ class Bounds(NamedTuple):
 
         return map_leaves(of_leaf, params, direction, self.lower, self.upper)
 
+    def shortened(self, params: Params, direction: Params) -> Params:
+        """The direction, of which the entries that leave the box reach its bound at a step of 1."""
+
+        def of_leaf(p: jax.Array, d: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            beyond = 1 + 2 * float(numerics.finfo(d.dtype).eps)  # rounding must not end inside
+            return jnp.clip(d, (low - p) * beyond, (high - p) * beyond)
+
+        return map_leaves(of_leaf, params, direction, self.lower, self.upper)
+
     def projected_gradient(self, params: Params, grad: Params) -> Params:
         """``x - P(x - grad)``, zero at a minimum; not finite where the gradient is not finite."""
 
@@ -123,12 +137,21 @@ class Free(NamedTuple):
     before: Params
     now: Params
 
-    def changes(self, dtype: DTypeLike) -> tuple[Flag, Flag]:
-        """Two bools: whether the entries differ, and whether any is fixed in one of the two."""
-        differs = jax.tree.map(lambda a, b: (a != b).astype(dtype), *self)
-        is_fixed = jax.tree.map(lambda a, b: (~(a & b)).astype(dtype), *self)
-        most = reductions.maxima((differs, is_fixed), dtype)
-        return most[0] > 0, most[1] > 0
+    def changes(self, s: Params, dtype: DTypeLike) -> tuple[Flag, Flag, Flag]:
+        """Three bools, by one all-reduce.
+
+        Returns:
+            Whether the entries differ, whether any is fixed in one of the two, and whether the
+            free ones have at least a tenth of <s, s>.
+        """
+
+        def local(before: jax.Array, now: jax.Array, s: jax.Array) -> Sequence[jax.Array]:
+            free = jnp.where(now, s, jnp.zeros_like(s))
+            counts = (jnp.sum(x, dtype=dtype) for x in (before != now, ~(before & now)))
+            return [*counts, reductions.dot(free, free, dtype), reductions.dot(s, s, dtype)]
+
+        num_changed, num_fixed, free, whole = reductions.sums(local, (*self, s), ((),) * 4, dtype)
+        return num_changed > 0, num_fixed > 0, free >= LEAST_FREE * whole
 
 
 def _is_known(x: object) -> bool:

@@ -14,7 +14,7 @@ from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients, Products
 from .._core.lbfgs.memory import row
 from .._core.types import Params, map_leaves
-from .bounds import Free, masked
+from .bounds import Bounds, Free, masked
 
 
 class Decision(NamedTuple):
@@ -51,6 +51,7 @@ def new_direction(
     g: Params,
     decision: Decision,
     largest: jax.Array,
+    bounds: Optional[Bounds],
     free: Optional[Free],
 ) -> tuple[Coefficients, Params]:
     """The memory with the new pair, if there is one, and minus H g where a new direction is due.
@@ -63,6 +64,7 @@ def new_direction(
         g: tree, the gradient there.
         decision: what happens in this iteration of the loop.
         largest: scalar, the largest absolute value in the gradient.
+        bounds: of the params, or None.
         free: the free entries; None without bounds.
     """
     if free is not None:
@@ -78,8 +80,8 @@ def new_direction(
         lambda: tree.where(decision.restarts, steepest_descent(params, g), downhill),
         lambda: downhill,
     )
-    if free is not None:
-        downhill = masked(downhill, free.now)
+    if bounds is not None and free is not None:
+        downhill = bounds.shortened(params, masked(downhill, free.now))
     held: tuple[Coefficients, Params] = batching.hold(
         decision.new_direction, (new, downhill), (coefficients, old_direction)
     )
@@ -103,7 +105,7 @@ def _with_pair(
         products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
         new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
         return new, products, entered
-    has_changed, has_fixed = free.changes(coefficients.rho.dtype)
+    has_changed, has_fixed, takes_part = free.changes(pair[0], coefficients.rho.dtype)
     coefficients = jax.lax.cond(
         batching.any_element(has_changed),
         lambda: tree.where(
@@ -116,6 +118,8 @@ def _with_pair(
     values = value, jnp.where(has_fixed, jnp.inf, new_value)
     pair = masked(pair[0], free.now), masked(pair[1], free.now)
     products = direction.inner_products(coefficients, rows, slot, g, pair, values, has_changed)
+    curvature = jnp.where(takes_part, products.pair.sy, 0)
+    products = products._replace(pair=products.pair._replace(sy=curvature))
     new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
     # A pair without curvature among the free entries may have it among others later: it is kept.
     num_pairs = numerics.increment(coefficients.num_pairs)

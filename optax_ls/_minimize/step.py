@@ -128,9 +128,13 @@ def evaluate_trial(
 
     grads: tuple[Params, ...] = iterate.updates, grad
     if bounds is not None:
-        moving = [bounds.moving(p, state.direction) for p in (iterate.params, params)]
-        grads = tuple(masked(g, mask) for g, mask in zip(grads, moving, strict=True))
-    slope_init, slope = reductions.slopes(state.direction, grads, dtype)
+        grads = *grads, masked(grad, bounds.moving(params, state.direction))
+    slope_init, slope, *beyond = reductions.slopes(state.direction, grads, dtype)
+    if bounds is not None:
+        # Entries stop at their bounds at a step of 1. There the slope is any between those of both
+        # sides.
+        kinked = jnp.clip(0, jnp.minimum(slope, beyond[0]), jnp.maximum(slope, beyond[0]))
+        slope = jnp.where(step < 1, slope, jnp.where(step > 1, beyond[0], kinked))
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     trial = Trial(step, value, grad_norm, slope_init, slope, relative_slope, is_finite)
     return Point(params, grad, aux), trial
@@ -293,7 +297,7 @@ def advance(
         new_direction,
         lambda coefficients, direction, *_: (coefficients, direction),
         *(coefficients, state.direction, rows, iterate.params, iterate.grad),
-        *(decision, scalars.grad_norm, free),
+        *(decision, scalars.grad_norm, bounds, free),
     )
     memory = memory.with_coefficients(coefficients)._replace(
         params=iterate.params,

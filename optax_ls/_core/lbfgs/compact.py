@@ -147,6 +147,7 @@ def add_pair(
 def rebuilt(
     coefficients: Coefficients,
     next_slot: jax.Array,
+    takes_part: jax.Array,
     s_s: jax.Array,
     s_y: jax.Array,
     y_y: jax.Array,
@@ -156,6 +157,7 @@ def rebuilt(
     Args:
         coefficients: before.
         next_slot: the slot of the next pair, which counts as empty.
+        takes_part: ``(m,)``, bools; the slots of other pairs count as empty.
         s_s: ``(m, m)``, S'S.
         s_y: ``(m, m)``, S'Y.
         y_y: ``(m, m)``, Y'Y.
@@ -170,7 +172,7 @@ def rebuilt(
         slot = jax.lax.rem(next_slot + age, numerics.counter(size))
         pair = Pair(s_s[slot, slot], s_y[slot, slot], y_y[slot, slot], zero[0])
         products = Products(zero, zero, s_y[:, slot], y_y[:, slot], pair, None, zero[0])
-        exists = slot < coefficients.num_pairs
+        exists = takes_part[slot] & (slot < coefficients.num_pairs)
         new, _ = add_pair(old, slot, products, exists)
         return new._replace(num_pairs=old.num_pairs, s_g=zero, y_g=zero, bends=old.bends)
 

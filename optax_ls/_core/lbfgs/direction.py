@@ -89,6 +89,11 @@ def inner_products(
     return Products(s_g, y_g, s_y, y_y, pair, bend, gg)
 
 
+# A pair takes part if its s has at least this fraction of <s, s> among the free entries. Otherwise
+# its y shows the curvature along the others.
+LEAST_FREE = 0.1
+
+
 def rebuilt(coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Params) -> Coefficients:
     """The coefficients of the pairs among the entries that are free, a tree of bools.
 
@@ -97,21 +102,24 @@ def rebuilt(coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Param
     dtype, size = coefficients.s_g.dtype, len(coefficients.s_g)
 
     def local(rows_s: jax.Array, rows_y: jax.Array, free: jax.Array) -> Sequence[jax.Array]:
-        free_y = jnp.where(free, rows_y, jnp.zeros_like(rows_y))
-        return [
-            reductions.gram(rows_s, free_y, dtype),
-            reductions.gram(free_y, free_y, dtype),
-            reductions.gram(jnp.where(free, rows_s, jnp.zeros_like(rows_s)), rows_s, dtype),
-        ]
+        def with_pair(s_and_y: tuple[jax.Array, jax.Array]) -> Sequence[jax.Array]:
+            s, y = (jnp.where(free, x, jnp.zeros_like(x)) for x in s_and_y)
+            pairs = (rows_s, s), (rows_s, y), (rows_y, y), (s_and_y[0], s_and_y[0])
+            return [reductions.dot(*pair, dtype) for pair in pairs]
 
-    square = size, size
-    s_y, y_y, s_s = reductions.sums(local, (*rows, free), (square,) * 3, dtype)
+        # One pair after the other, since all masked rows at once would double the memory.
+        return jax.lax.map(with_pair, (rows_s, rows_y))
+
+    shapes = (size, size), (size, size), (size, size), (size,)
+    s_s, y_s, y_y, whole = reductions.sums(local, (*rows, free), shapes, dtype)
+    takes_part = jnp.diagonal(s_s) >= LEAST_FREE * whole
+    s_y = y_s.T
     if coefficients.bends is not None:
         bends = coefficients.bends
         bent = bends[:, None] * s_y
         y_y = y_y + bent + bent.T + bends[:, None] * s_s * bends
         s_y = s_y + s_s * bends
-    return compact.rebuilt(coefficients, slot, s_s, s_y, y_y)
+    return compact.rebuilt(coefficients, slot, takes_part, s_s, s_y, y_y)
 
 
 # By which fraction of itself <s, y> may become smaller or larger by its correction, and which
