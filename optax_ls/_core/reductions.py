@@ -51,19 +51,6 @@ def dot(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:
     return product.astype(dtype)
 
 
-def gram(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """The inner products of all rows of two real arrays; rows are along the first axis."""
-    axes = tuple(range(1, x.ndim))
-    product = jax.lax.dot_general(
-        x,
-        y,
-        ((axes, axes), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=numerics.at_least_float32(x.dtype),
-    )
-    return product.astype(dtype)
-
-
 def inner(x: chex.ArrayTree, y: chex.ArrayTree, dtype: DTypeLike) -> Scalar:
     """The real inner product of two trees."""
     (product,) = sums(lambda x, y: (dot(x, y, dtype),), (x, y), ((),), dtype)

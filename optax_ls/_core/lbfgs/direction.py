@@ -9,7 +9,7 @@ All inner products are real: a complex vector counts as the real one of twice it
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Optional, Union
+from typing import Any, Union
 
 import jax
 import jax.numpy as jnp
@@ -37,10 +37,9 @@ def inner_products(
     slot: jax.Array,
     g: Params,
     s_and_y: tuple[Params, Params],
-    values: Optional[tuple[jax.Array, jax.Array]] = None,
     directly: Union[bool, Flag] = False,
 ) -> Products:
-    """All inner products of an update, by one all-reduce; by two where y is short or corrected.
+    """All inner products of an update, by one all-reduce; by two where y is short.
 
     Args:
         coefficients: before the update.
@@ -48,7 +47,6 @@ def inner_products(
         slot: of the new pair.
         g: tree, the gradient at the newer end of the pair.
         s_and_y: two trees, the new pair.
-        values: the objective at both ends, to correct y; None leaves it.
         directly: bool, whether the products with the new y must not be differences.
     """
     dtype, size = coefficients.s_g.dtype, coefficients.s_g.shape
@@ -61,32 +59,20 @@ def inner_products(
     shapes = size, size, (), (), (), ()
     s_g, y_g, gg, ss, sy, yy = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
     here = jnp.arange(len(s_g)) == slot
-    pair, bend = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0))), None
-    in_own_pass = (yy < _SHORT**2 * gg) | directly
-    bends = coefficients.bends
-    if values is not None and bends is not None:
-        bend = curvature_correction(pair, *values)
-        in_own_pass |= bend != 0
-        pair = corrected(pair, bend)
-        y_g += jnp.where(here, bend, bends) * s_g
-    in_own_pass &= coefficients.num_pairs > 0
+    pair = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0)))
+    in_own_pass = ((yy < _SHORT**2 * gg) | directly) & (coefficients.num_pairs > 0)
     differences = s_g - coefficients.s_g, y_g - coefficients.y_g
 
     def own_pass() -> tuple[jax.Array, jax.Array]:
         def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
             return [reductions.dot(rows, y, dtype) for rows in (rows_s, rows_y)]
 
-        s, y = s_and_y
-        if bend is not None:
-            y = jax.tree.map(lambda s, y: (y + bend * s).astype(y.dtype), s, y)
-        s_y, y_y = reductions.sums(local, (*rows, y), (size, size), dtype)
-        if bends is not None:
-            y_y += bends * s_y
+        s_y, y_y = reductions.sums(local, (*rows, s_and_y[1]), (size, size), dtype)
         return tree.where(in_own_pass, (s_y, y_y), differences)
 
     s_y, y_y = jax.lax.cond(batching.any_element(in_own_pass), own_pass, lambda: differences)
     s_y, y_y = jnp.where(here, pair.sy, s_y), jnp.where(here, pair.yy, y_y)
-    return Products(s_g, y_g, s_y, y_y, pair, bend, gg)
+    return Products(s_g, y_g, s_y, y_y, pair, gg)
 
 
 # A pair takes part if its s has at least this fraction of <s, s> among the free entries. Otherwise
@@ -104,52 +90,17 @@ def rebuilt(coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Param
     def local(rows_s: jax.Array, rows_y: jax.Array, free: jax.Array) -> Sequence[jax.Array]:
         def with_pair(s_and_y: tuple[jax.Array, jax.Array]) -> Sequence[jax.Array]:
             s, y = (jnp.where(free, x, jnp.zeros_like(x)) for x in s_and_y)
-            pairs = (rows_s, s), (rows_s, y), (rows_y, y), (s_and_y[0], s_and_y[0])
+            pairs = (rows_s, y), (rows_y, y), (s, s), (s_and_y[0], s_and_y[0])
             return [reductions.dot(*pair, dtype) for pair in pairs]
 
         # One pair after the other, since all masked rows at once would double the memory.
-        return jax.lax.map(with_pair, (rows_s, rows_y))
+        products: Sequence[jax.Array] = jax.lax.map(with_pair, (rows_s, rows_y))
+        return products
 
-    shapes = (size, size), (size, size), (size, size), (size,)
-    s_s, y_s, y_y, whole = reductions.sums(local, (*rows, free), shapes, dtype)
-    takes_part = jnp.diagonal(s_s) >= LEAST_FREE * whole
-    s_y = y_s.T
-    if coefficients.bends is not None:
-        bends = coefficients.bends
-        bent = bends[:, None] * s_y
-        y_y = y_y + bent + bent.T + bends[:, None] * s_s * bends
-        s_y = s_y + s_s * bends
-    return compact.rebuilt(coefficients, slot, takes_part, s_s, s_y, y_y)
-
-
-# By which fraction of itself <s, y> may become smaller or larger by its correction, and which
-# fraction is not worth a third pass over the memory.
-_MIN_CORRECTION, _MAX_CORRECTION, _SLIGHT_CORRECTION = -0.7, 5.0, 0.1
-# A change of the value by less than so many units of rounding says nothing of a curvature.
-_VISIBLE = 1000
-
-
-def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> jax.Array:
-    """The multiple of s to add to y for the curvature that the values at both ends show.
-
-    <s, y> / |s|^2 is a mean of the second derivative along the step. The cubic with the values f
-    and f' and the slopes of both ends has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its
-    newer end; with the multiple y has that too (Zhang, Deng & Chen, Journal of Optimization Theory
-    and Applications 102 (1999), 147-167).
-    """
-    ss, sy, _, sg = pair
-    decrease = value - new_value
-    change = 6 * decrease + 6 * sg - 3 * sy
-    change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
-    is_visible = jnp.abs(decrease) > _VISIBLE * numerics.finfo(sy.dtype).eps * jnp.abs(value)
-    is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
-    return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
-
-
-def corrected(pair: Pair, multiple: jax.Array) -> Pair:
-    """The products of a pair with a multiple of s added to y."""
-    ss, sy, yy, sg = pair
-    return Pair(ss, sy + multiple * ss, yy + multiple * (2 * sy + multiple * ss), sg)
+    shapes = (size, size), (size, size), (size,), (size,)
+    y_s, y_y, ss, whole = reductions.sums(local, (*rows, free), shapes, dtype)
+    takes_part = ss >= LEAST_FREE * whole
+    return compact.rebuilt(coefficients, slot, takes_part, ss, y_s.T, y_y)
 
 
 def norm(g: Params, dtype: DTypeLike) -> jax.Array:
