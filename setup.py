@@ -1,3 +1,39 @@
-from setuptools import setup
+"""The build of setup.cfg, which also records the commit and takes the changelog along."""
 
-setup()
+import runpy
+import shutil
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
+
+ROOT = Path(__file__).resolve().parent
+OF_CHECKOUT = runpy.run_path(str(ROOT / "optax_ls/_tools/vendor/revision.py"))["of_checkout"]
+
+
+def record_commit(package):
+    """Writes the commit into a package, if git knows it."""
+    commit = OF_CHECKOUT(ROOT)
+    if commit is not None:
+        (package / "_revision.txt").write_text(f"{commit}\n", "ascii")
+
+
+class BuildPy(build_py):
+    def run(self):
+        package = Path(self.build_lib, "optax_ls")
+        if self.editable_mode:
+            return super().run()
+        shutil.rmtree(package, ignore_errors=True)  # modules of an earlier build
+        super().run()
+        shutil.copy(ROOT / "CHANGELOG.md", package)
+        record_commit(package)
+
+
+class SDist(sdist):
+    def make_release_tree(self, base_dir, files):
+        super().make_release_tree(base_dir, files)
+        record_commit(Path(base_dir, "optax_ls"))
+
+
+setup(cmdclass={"build_py": BuildPy, "sdist": SDist})

@@ -86,7 +86,7 @@ def locked(path):
 def built(tmp_path_factory):
     """A source distribution and a wheel, as (tarball, wheel)."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("optax_ls", "third_party_licenses"):
         shutil.copytree(ROOT / name, source / name)
