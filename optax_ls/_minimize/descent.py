@@ -14,6 +14,7 @@ from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients, Products
 from .._core.lbfgs.memory import row
 from .._core.types import Params, map_leaves
+from . import subspace
 from .bounds import Free, masked
 
 
@@ -107,7 +108,7 @@ def _with_pair(
     coefficients = jax.lax.cond(
         batching.any_element(has_changed),
         lambda: tree.where(
-            has_changed, direction.rebuilt(coefficients, rows, slot, free.now), coefficients
+            has_changed, subspace.of_free_entries(coefficients, rows, slot, free.now), coefficients
         ),
         lambda: coefficients,
     )

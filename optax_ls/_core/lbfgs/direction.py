@@ -17,7 +17,6 @@ from jax.typing import DTypeLike
 
 from .. import batching, numerics, reductions, tree
 from ..types import Flag, Params
-from . import compact
 from .compact import Coefficients, Pair, Products
 
 # y counts as short where it is shorter than this fraction of the gradient.
@@ -87,31 +86,6 @@ def inner_products(
     s_y, y_y = jax.lax.cond(batching.any_element(in_own_pass), own_pass, lambda: differences)
     s_y, y_y = jnp.where(here, pair.sy, s_y), jnp.where(here, pair.yy, y_y)
     return Products(s_g, y_g, s_y, y_y, pair, bend, gg)
-
-
-def rebuilt(coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Params) -> Coefficients:
-    """The coefficients of the pairs among the entries that are free, a tree of bools.
-
-    ``slot`` is that of the next pair, whose rows count as empty.
-    """
-    dtype, size = coefficients.s_g.dtype, len(coefficients.s_g)
-
-    def local(rows_s: jax.Array, rows_y: jax.Array, free: jax.Array) -> Sequence[jax.Array]:
-        free_y = jnp.where(free, rows_y, jnp.zeros_like(rows_y))
-        return [
-            reductions.gram(rows_s, free_y, dtype),
-            reductions.gram(free_y, free_y, dtype),
-            reductions.gram(jnp.where(free, rows_s, jnp.zeros_like(rows_s)), rows_s, dtype),
-        ]
-
-    square = size, size
-    s_y, y_y, s_s = reductions.sums(local, (*rows, free), (square,) * 3, dtype)
-    if coefficients.bends is not None:
-        bends = coefficients.bends
-        bent = bends[:, None] * s_y
-        y_y = y_y + bent + bent.T + bends[:, None] * s_s * bends
-        s_y = s_y + s_s * bends
-    return compact.rebuilt(coefficients, slot, s_s, s_y, y_y)
 
 
 # By which fraction of itself <s, y> may become smaller or larger by its correction, and which
