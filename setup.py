@@ -16,15 +16,17 @@ def record_commit(package):
     """Writes the commit into a package, if git knows it."""
     commit = OF_CHECKOUT(ROOT)
     if commit is not None:
-        (package / "_revision.txt").write_text(f"{commit}\n", "ascii")
+        file = package / "_revision.txt"
+        file.unlink(missing_ok=True)  # it may be a hard link to that of the source
+        file.write_text(f"{commit}\n", "ascii")
 
 
 class BuildPy(build_py):
     def run(self):
-        package = Path(self.build_lib, "optax_ls")
-        if self.editable_mode:
+        if getattr(self, "editable_mode", False):
             return super().run()
-        shutil.rmtree(package, ignore_errors=True)  # modules of an earlier build
+        package = Path(self.build_lib, "optax_ls")
+        shutil.rmtree(package, ignore_errors=True)  # it may hold modules of an earlier build
         super().run()
         shutil.copy(ROOT / "CHANGELOG.md", package)
         record_commit(package)

@@ -6,6 +6,7 @@ Test files name the fixtures that they use, since conftest.py also goes where th
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from optax_ls._tools.cli import main
 from optax_ls._tools.vendor.origin import CHECKOUT, RECORD, Origin, Record
 from optax_ls._tools.vendor.replace import put
 from optax_ls._tools.vendor.selection import Tree
-from optax_ls._tools.vendor.verify import SUMS
+from optax_ls._tools.vendor.verify import SUMS, digest
 
 ROOT = Path(__file__).parents[1]
 SECONDS, DATE = 1_700_000_000, "2023-11-14T22:13:20Z"
@@ -45,6 +46,21 @@ def contents(folder):
         for path in sorted(Path(folder).rglob("*"))
         if path.is_symlink() or path.is_file()
     }
+
+
+def make_older(copy):
+    """Makes a copy one of an older source; returns the entry that its changelog then lacks."""
+    changelog = (copy / "CHANGELOG.md").read_text()
+    entry = re.search(
+        r"^- `python -m optax_ls vendor DEST`.*\n(?: .*\n)*", changelog, re.MULTILINE
+    )[0]
+    (copy / "CHANGELOG.md").write_text(changelog.replace(entry, "", 1))
+    record = json.loads((copy / RECORD).read_text())
+    record.update(revision="0123abc", date="2020-02-02T02:02:02Z")
+    (copy / RECORD).write_text(json.dumps(record))
+    files = {path: x for path, x in contents(copy).items() if path != SUMS}
+    (copy / SUMS).write_text("".join(f"{digest(x)}  {path}\n" for path, x in files.items()))
+    return entry
 
 
 def is_of(target, tree):
@@ -88,10 +104,9 @@ def git(folder, *words):
 
 def copy_checkout(folder):
     """Copies what is needed of this checkout; returns the origin of the package in the copy."""
-    for name in ("setup.py", "setup.cfg", "MANIFEST.in", ".gitignore", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "MANIFEST.in", "LICENSE", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, folder)
-    for name in ("README.md", "CHANGELOG.md"):
-        shutil.copy(ROOT / name, folder)
+    (folder / ".gitignore").write_text("build/\ndist/\n*.egg-info/\n__pycache__/\n")
     for name in ("optax_ls", "third_party_licenses"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return Origin(CHECKOUT, folder / "optax_ls")

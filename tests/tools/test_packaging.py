@@ -170,6 +170,15 @@ def test_distribution_holds_sources_type_marker_and_licences(built, kind):
     assert {w for w in wanted if not any(f"/{h}".endswith(f"/{w}") for h in held)} == set()
 
 
+def test_page_on_the_air_gap_has_the_number_of_installed_files(built):
+    with zipfile.ZipFile(built[1]) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith("/RECORD"))
+        hashed = archive.read(record).decode().count(",sha256=")
+    number = hashed + len(("_revision.txt of a clone", "INSTALLER of pip", "REQUESTED of pip"))
+    page = (ROOT / "docs" / "air-gap.md").read_text()
+    assert set(re.findall(r"(\d+) files as in RECORD", page)) == {str(number)}
+
+
 @pytest.mark.slow
 def test_package_lives_on_jax_chex_and_numpy_alone(built, tmp_path):
     _, wheel = built

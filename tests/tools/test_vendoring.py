@@ -11,7 +11,7 @@ import zipfile
 
 import pytest
 import vendoring
-from vendoring import DATE, ROOT, contents, copy_checkout, git, posix
+from vendoring import DATE, ROOT, contents, copy_checkout, git, make_older, posix
 
 import optax_ls
 from optax_ls._tools import CommandError
@@ -28,7 +28,7 @@ from optax_ls._tools.vendor.origin import (
 )
 from optax_ls._tools.vendor.replace import put
 from optax_ls._tools.vendor.selection import NOTE, SELECTIONS, compose
-from optax_ls._tools.vendor.verify import SUMS, digest, verify
+from optax_ls._tools.vendor.verify import SUMS, digest
 
 run, target = vendoring.run, vendoring.target  # fixtures
 
@@ -391,21 +391,10 @@ NEWER = OLDER.replace("## [0.1.0]", f"{NEW}## [0.1.0]")
 
 @pytest.fixture
 def older(run, tmp_path):
-    """A copy of an older source, whose changelog lacks an entry."""
+    """An older copy, and what its changelog lacks."""
     run("vendor", tmp_path / "lib", "--parts", "core")
     place = tmp_path / "lib" / "optax_ls"
-    changelog = (place / "CHANGELOG.md").read_text()
-    entry = re.search(r"^- .*\n(?: .*\n)*", changelog, re.MULTILINE)[0]
-    (place / "CHANGELOG.md").write_text(changelog.replace(entry, "", 1))
-    record = json.loads((place / RECORD).read_text())
-    record.update(revision="0123abc", date="2020-02-02T02:02:02Z")
-    (place / RECORD).write_text(json.dumps(record))
-    lines = [
-        f"{digest(x)}  {path}\n" for path, x in sorted(contents(place).items()) if path != SUMS
-    ]
-    (place / SUMS).write_text("".join(lines))
-    assert not verify(place)[1]
-    return place, entry
+    return place, make_older(place)
 
 
 def test_older_copy_is_replaced_by_the_same_selection_and_news_are_printed(run, older, trees):
@@ -413,7 +402,9 @@ def test_older_copy_is_replaced_by_the_same_selection_and_news_are_printed(run, 
     status, printed, complaints = run("vendor", place.parent)
     assert (status, complaints) == (0, "")
     assert contents(place) == dict(trees["core"].files)
-    assert "it was optax_ls 0.1.0 (core; revision 0123abc, 2020-02-02T02:02:02Z)\n" in printed
+    assert (
+        "the old copy is optax_ls 0.1.0 (core; revision 0123abc, 2020-02-02T02:02:02Z)\n" in printed
+    )
     assert f"## [Unreleased]\n### Added\n{entry}" in printed
 
 
@@ -423,7 +414,7 @@ def test_check_tells_what_a_newer_source_would_change(run, older):
     status, printed, complaints = run("vendor", place.parent, "--check")
     assert (status, complaints) == (1, "")
     assert printed.startswith(
-        "changed  CHANGELOG.md\nchanged  VENDORED.json\nit was optax_ls 0.1.0 (core; "
+        "changed  CHANGELOG.md\nchanged  VENDORED.json\nthe old copy is optax_ls 0.1.0 (core; "
     )
     assert entry in printed
     assert f"would change 2 files of {place}\n" in printed
@@ -449,6 +440,18 @@ def test_check_without_a_copy_is_refused(run, tmp_path):
     status, printed, complaint = run("vendor", tmp_path / "lib", "--check")
     assert (status, printed) == (2, "")
     assert f"there is no copy in {tmp_path / 'lib' / 'optax_ls'}" in complaint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{", '{"format": 1}', '{"format": 2}', '{"format": 2, "parts": []}', "1" * 10_000],
+)
+def test_copy_with_another_record_is_refused(run, older, text):
+    place, _ = older
+    (place / RECORD).write_text(text)
+    status, _, complaint = run("vendor", place.parent)
+    assert (status, f"changed  {RECORD}" in complaint) == (1, True)
+    assert run("vendor", place.parent, "--check")[0] == 2
 
 
 def test_news_are_the_entries_that_the_older_changelog_lacks():

@@ -67,9 +67,10 @@ def _vendor(options: argparse.Namespace) -> int:
         kept = put(tree, target, force=options.force)
         print(f"vendored {tree.record} to {place}")
         print(f"{verify.SUMS} has SHA-256 {verify.digest(tree.files[verify.SUMS])}")
+    for line in changes:
+        print(line)
     if kept:
         print(f"the old copy is kept {'beside it' if options.dry_run else f'in {kept}'}")
-    print(*changes, sep="\n", end="\n" if changes else "")
     if not (target.parent / "__init__.py").is_file():
         print(
             f"note: {verify.printable(target.parent)} has no __init__.py. If it is a folder of a "
@@ -82,7 +83,7 @@ def _vendor(options: argparse.Namespace) -> int:
 def _old_record(target: Path) -> Optional[Record]:
     try:
         return read_record(target)
-    except (OSError, ValueError):  # no copy, or one that will be refused
+    except (OSError, ValueError, RecursionError):  # no copy, or one that will be refused
         return None
 
 
@@ -96,7 +97,7 @@ def _changes(tree: Tree, target: Path, old: Optional[Record]) -> list[str]:
         changelog = ""
     entries = new_entries(changelog, tree.files[CHANGELOG].decode())
     news = ["new in the changelog since then:", *entries] if entries else []
-    return [f"it was {old}", *map(_printable_lines, news)]
+    return [f"the old copy is {old}", *map(_printable_lines, news)]
 
 
 def _printable_lines(text: str) -> str:

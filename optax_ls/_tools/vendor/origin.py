@@ -58,6 +58,10 @@ class Record(NamedTuple):
         return verify.printable(f"{PROJECT} {self.version} ({self.parts}; {known})")
 
 
+_KINDS: dict[str, Any] = dict.fromkeys(Record._fields, str)
+_KINDS.update(requires=dict, revision=(str, type(None)), date=(str, type(None)))
+
+
 def find_origin() -> Origin:
     """The origin of the running package."""
     package: Any = importlib.resources.files(PACKAGE)
@@ -88,10 +92,10 @@ def read_record(folder: Any) -> Record:
     fields = json.loads((folder / RECORD).read_bytes())
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise ValueError(f"{RECORD} is not a record of format {FORMAT}")
-    try:
-        return Record(*(fields[name] for name in Record._fields))
-    except KeyError as error:
-        raise ValueError(f"{RECORD} has no {error}") from None
+    for name, kinds in _KINDS.items():
+        if not isinstance(fields.get(name), kinds):
+            raise ValueError(f"{RECORD} has no {name}, or one of a wrong type")
+    return Record(*(fields[name] for name in Record._fields))
 
 
 def source_of(origin: Origin) -> tuple[Optional[str], Optional[str]]:
