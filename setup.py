@@ -1,4 +1,4 @@
-"""The build of setup.cfg, which also records the commit and takes the changelog along."""
+"""Builds what setup.cfg says, with the files that a vendored copy of an installation needs."""
 
 import runpy
 import shutil
@@ -28,7 +28,10 @@ class BuildPy(build_py):
         package = Path(self.build_lib, "optax_ls")
         shutil.rmtree(package, ignore_errors=True)  # it may hold modules of an earlier build
         super().run()
-        shutil.copy(ROOT / "CHANGELOG.md", package)
+        # Versions of setuptools differ in where they put licences, so the package has its own.
+        shutil.copytree(ROOT / "third_party_licenses", package / "third_party_licenses")
+        for name in ("LICENSE", "CHANGELOG.md"):
+            shutil.copy(ROOT / name, package)
         record_commit(package)
 
 

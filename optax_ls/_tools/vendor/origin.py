@@ -187,14 +187,8 @@ def _recorded(origin: Origin) -> dict[str, Any]:
         raise Differs(origin.package, found)
     if origin.kind == VENDORED:
         return {path: origin.package / path for path in sums}
-    places = {}
-    for path in sums:
-        folder, _, inner = path.partition("/")
-        if folder == PROJECT and inner != REVISION:
-            places[inner] = origin.package / inner
-        elif inner.startswith("licenses/") and origin.distribution is not None:
-            places[inner.removeprefix("licenses/")] = origin.distribution.locate_file(path)
-    return places
+    inside = (path.removeprefix(f"{PROJECT}/") for path in sums if path.startswith(f"{PROJECT}/"))
+    return {path: origin.package / path for path in inside if path != REVISION}
 
 
 def is_verified(origin: Origin) -> Optional[bool]:
