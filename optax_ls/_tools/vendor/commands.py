@@ -97,11 +97,7 @@ def _changes(tree: Tree, target: Path, old: Optional[Record]) -> list[str]:
         changelog = ""
     entries = new_entries(changelog, tree.files[CHANGELOG].decode())
     news = ["new in the changelog since then:", *entries] if entries else []
-    return [f"the old copy is {old}", *map(_printable_lines, news)]
-
-
-def _printable_lines(text: str) -> str:
-    return "\n".join(line if line.isprintable() else ascii(line) for line in text.split("\n"))
+    return [f"the old copy is {old}", *news]
 
 
 def _sizes(trees: dict[str, Tree]) -> list[str]:

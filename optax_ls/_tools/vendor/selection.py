@@ -116,8 +116,8 @@ def _note(record: Record) -> str:
     return f"""\
 # {PROJECT} {record.version}, a vendored copy
 
-This folder is a copy of `{PROJECT}`, line searches and L-BFGS for JAX. A command made it; this
-project does not maintain it.
+This folder is a copy of `{PROJECT}`, line searches and L-BFGS for JAX. `python -m {PROJECT} vendor`
+made it. The code is maintained in the project {PROJECT}, not here.
 
 - Selection: `{record.parts}`, {SELECTIONS[record.parts]}
 - Revision: {record.revision or "unknown"}{f" of {record.date}" if record.date else ""}
@@ -125,7 +125,7 @@ project does not maintain it.
 - Licence: {LICENCE}, see [LICENSE](LICENSE) and [third_party_licenses](third_party_licenses)
 
 **Do not change this folder.** Fixes belong upstream: report the problem to the project {PROJECT},
-or correct it there, and then make the copy again. The next copy refuses to replace a changed one.
+or correct it there, and then make the copy again. `vendor` refuses to replace a changed copy.
 
 To check that no file has changed, run one of these in this folder. Both need neither JAX nor an
 installed {PROJECT}:
