@@ -356,7 +356,7 @@ def test_installation_is_compared_with_what_the_installer_recorded(tmp_path):
     (tmp_path / "optax_ls-1.dist-info" / "REQUESTED").touch()
     record = rows("optax_ls/there.py", "optax_ls/gone.py", "optax_ls-1.dist-info/WHEEL")
     record += "optax_ls/__pycache__/there.cpython-311.pyc,,\noptax_ls-1.dist-info/RECORD,,\n"
-    record += rows("../../bin/other", "optax_ls/../../secret")
+    record += rows("../../bin/other", "optax_ls/../../secret") + "\n,,\nno record\n"
     origin = Origin(INSTALLED, tmp_path / "optax_ls", Distribution(tmp_path, record))
     assert compare(origin)[1] == [
         "changed  optax_ls-1.dist-info/WHEEL",

@@ -1,7 +1,6 @@
 """The origin of the running package, a vendored copy, a checkout or an installation; its files."""
 
 import base64
-import csv
 import importlib.metadata
 import importlib.resources
 import json
@@ -145,11 +144,10 @@ def compare(origin: Origin) -> tuple[dict[str, str], list[str]]:
 def _installed_sums(distribution: importlib.metadata.Distribution) -> dict[str, str]:
     """The SHA-256 of files by path, from the RECORD of an installation."""
     sums = {}
-    for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
-        path, hashed = row[0], row[1] if len(row) == 3 else ""
-        found = re.fullmatch("sha256=([A-Za-z0-9_-]{43})", hashed)
-        if found and (path.startswith(f"{PROJECT}/") or ".dist-info/" in path):
-            sums[path] = base64.urlsafe_b64decode(f"{found[1]}=").hex()
+    for line in (distribution.read_text("RECORD") or "").splitlines():
+        found = re.fullmatch(r"([^\",]+),sha256=([A-Za-z0-9_-]{43}),\d*", line)
+        if found and (found[1].startswith(f"{PROJECT}/") or ".dist-info/" in found[1]):
+            sums[found[1]] = base64.urlsafe_b64decode(f"{found[2]}=").hex()
     if not sums:
         raise ValueError("RECORD is missing, or has no SHA-256 of a file")
     return sums
