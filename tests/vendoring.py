@@ -51,9 +51,8 @@ def contents(folder):
 def make_older(copy):
     """Makes a copy one of an older source; returns the entry that its changelog then lacks."""
     changelog = (copy / "CHANGELOG.md").read_text()
-    entry = re.search(
-        r"^- `python -m optax_ls vendor DEST`.*\n(?: .*\n)*", changelog, re.MULTILINE
-    )[0]
+    command = re.escape("`python -m optax_ls vendor DEST`")
+    entry = re.search(rf"^- .*{command}.*\n(?: .*\n)*", changelog, re.MULTILINE)[0]
     (copy / "CHANGELOG.md").write_text(changelog.replace(entry, "", 1))
     record = json.loads((copy / RECORD).read_text())
     record.update(revision="0123abc", date="2020-02-02T02:02:02Z")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from vendoring import make_older
 
+import optax_ls
 from optax_ls._tools.cli import main
 from optax_ls._tools.vendor.origin import find_origin
 from optax_ls._tools.vendor.selection import compose
@@ -60,7 +61,9 @@ def number(word):
 
 def is_as_shown(printed, shown):
     """Whether a line is as shown: dots stand for any text, numbers with commas are approximate."""
-    pattern = re.escape(re.sub(r"\b[0-9a-f]{8}\.\.\.", "...", shown)).replace(r"\.\.\.", ".*")
+    shown = re.sub(r"\b[0-9a-f]{8}\.\.\.", "...", shown)  # a commit or a SHA-256
+    shown = re.sub(r"optax_ls \d+\.\d+\.\d+", f"optax_ls {optax_ls.__version__}", shown)
+    pattern = re.escape(shown).replace(r"\.\.\.", ".*")
     pattern = re.sub(r"\d+,\d{3}", r"(\\d+,\\d{3})", re.sub(r"(\\ )+", " +", pattern))
     found = re.fullmatch(pattern, printed)
     numbers = map(number, re.findall(r"\d+,\d{3}", shown))

@@ -402,10 +402,9 @@ def test_older_copy_is_replaced_by_the_same_selection_and_news_are_printed(run, 
     status, printed, complaints = run("vendor", place.parent)
     assert (status, complaints) == (0, "")
     assert contents(place) == dict(trees["core"].files)
-    assert (
-        "the old copy is optax_ls 0.1.0 (core; revision 0123abc, 2020-02-02T02:02:02Z)\n" in printed
-    )
-    assert f"## [Unreleased]\n### Added\n{entry}" in printed
+    old = f"optax_ls {optax_ls.__version__} (core; revision 0123abc, 2020-02-02T02:02:02Z)"
+    assert f"the old copy is {old}\n" in printed
+    assert re.search(rf"^## .*\n### .*\n{re.escape(entry)}", printed, re.MULTILINE)
 
 
 def test_check_tells_what_a_newer_source_would_change(run, older):
@@ -414,7 +413,7 @@ def test_check_tells_what_a_newer_source_would_change(run, older):
     status, printed, complaints = run("vendor", place.parent, "--check")
     assert (status, complaints) == (1, "")
     assert printed.startswith(
-        "changed  CHANGELOG.md\nchanged  VENDORED.json\nthe old copy is optax_ls 0.1.0 (core; "
+        "changed  CHANGELOG.md\nchanged  VENDORED.json\nthe old copy is optax_ls "
     )
     assert entry in printed
     assert f"would change 2 files of {place}\n" in printed
