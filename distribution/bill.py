@@ -33,9 +33,8 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from optax_ls._tools.vendor.origin import INSTALLED, Origin, find_origin, find_source
-from optax_ls._tools.vendor.record import RECORD, MalformedRecord, NoRecord, read_record
-from optax_ls._tools.vendor.verify import verify_tree
+from optax_ls._tools.vendor.origin import INSTALLED, Origin, find_origin, read_record, source_of
+from optax_ls._tools.vendor.verify import SUMS, verify
 from optax_ls._version import LICENCE, PROJECT
 
 from .build import in_words, sha256
@@ -108,19 +107,21 @@ def epoch_now():
 def of_copy(folder):
     """A vendored copy, which must be as its record says."""
     try:
-        record, record_sha256 = read_record(folder)
-    except (NoRecord, MalformedRecord) as error:
+        _, differences = verify(folder)
+        record = read_record(folder)
+    except ValueError as error:
         sys.exit(f"{folder}: {error}")
-    if verify_tree(folder).differences:
-        sys.exit(f"{folder} differs from its record: python -m {PROJECT} verify lists the changes")
+    if differences:
+        sys.exit(f"{folder} is not as recorded: its verify.py lists the changes")
     component = Component(
         name=PROJECT,
         version=record.version,
         bom_ref=f"{PROJECT}@{record.version}",
         licenses=[LicenseFactory().make_with_id(LICENCE, acknowledgement=DECLARED)],
         properties=[
+            fact("selection", record.parts),
             fact("revision", record.revision or "unknown"),
-            fact(f"SHA-256 of {RECORD}", record_sha256),
+            fact(f"SHA-256 of {SUMS}", sha256(folder / SUMS)),
         ],
     )
     return component, [name + versions for name, versions in record.requires.items()]
@@ -133,7 +134,7 @@ def of_installation(packages, folder):
     found = packages[OURS]
     origin = Origin(INSTALLED, found.locate_file(PROJECT), found) if folder else find_origin()
     component = component_of(found)
-    component.properties.add(fact("revision", find_source(origin).revision or "unknown"))
+    component.properties.add(fact("revision", source_of(origin)[0] or "unknown"))
     return component, found.requires
 
 

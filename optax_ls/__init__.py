@@ -1,62 +1,31 @@
 """Line searches and L-BFGS for JAX, with Optax's interface and a state with fixed types."""
 
-from . import testing, tree
-from ._core import (
+from . import _drop_in, testing
+from ._core.lbfgs.inverse_hessian import InverseHessian, inverse_hessian
+from ._core.linesearch.backtracking import Backtracking
+from ._core.linesearch.backtracking import BacktrackingState as _BacktrackingState
+from ._core.linesearch.conditions import (
     FLAG_CURVATURE_COND_NOT_SATISFIED,
-    FLAG_INTERVAL_NOT_FOUND,
-    FLAG_INTERVAL_TOO_SMALL,
     FLAG_NO_STEPSIZE_FOUND,
     FLAG_NOT_A_DESCENT_DIRECTION,
-    Backtracking,
-    BacktrackingLinesearchInfo,
-    EmptyState,
-    GradientTransformation,
-    GradientTransformationExtraArgs,
-    InverseHessian,
-    LinesearchInfo,
-    MoreThuente,
-    MoreThuenteLinesearchInfo,
-    OptState,
-    Params,
-    ScalarOrSchedule,
-    ScaleByBacktrackingLinesearchState,
-    ScaleByLBFGSState,
-    ScaleByLinesearchState,
-    ScaleByMoreThuenteLinesearchState,
-    ScaleByScheduleState,
-    ScaleByZoomLinesearchState,
-    Schedule,
-    TraceState,
-    TransformInitFn,
-    TransformUpdateExtraArgsFn,
-    TransformUpdateFn,
-    Updates,
-    Zoom,
-    ZoomLinesearchInfo,
-    apply_updates,
-    chain,
-    identity,
-    inverse_hessian,
-    lbfgs,
-    scale,
-    scale_by_backtracking_linesearch,
-    scale_by_lbfgs,
-    scale_by_learning_rate,
-    scale_by_linesearch,
-    scale_by_more_thuente_linesearch,
-    scale_by_schedule,
-    scale_by_zoom_linesearch,
-    sgd,
-    trace,
-    value_and_grad_from_state,
-    with_extra_args_support,
 )
-from ._core.linesearch.backtracking import BacktrackingState as _BacktrackingState
 from ._core.linesearch.conditions import Point as _Point
 from ._core.linesearch.conditions import Sample as _Sample
+from ._core.linesearch.extensions import (
+    LinesearchInfo,
+    MoreThuenteLinesearchInfo,
+    ScaleByLinesearchState,
+    ScaleByMoreThuenteLinesearchState,
+    scale_by_linesearch,
+    scale_by_more_thuente_linesearch,
+)
 from ._core.linesearch.more_thuente import Interval as _Interval
+from ._core.linesearch.more_thuente import MoreThuente
 from ._core.linesearch.more_thuente import MoreThuenteState as _MoreThuenteState
+from ._core.linesearch.states import BacktrackingLinesearchInfo
+from ._core.linesearch.zoom import FLAG_INTERVAL_NOT_FOUND, FLAG_INTERVAL_TOO_SMALL, Zoom
 from ._core.linesearch.zoom import ZoomState as _ZoomState
+from ._drop_in import *  # noqa: F403
 from ._minimize.api import minimize
 from ._minimize.history import History
 from ._minimize.plot import plot_history
@@ -65,7 +34,6 @@ from ._minimize.result import MinimizeResult, MinimizeStatus
 from ._minimize.state import Best as _Best
 from ._minimize.state import MinimizeState
 from ._minimize.termination import Progress as _Progress
-from ._version import __version__
 
 __all__ = [
     "FLAG_CURVATURE_COND_NOT_SATISFIED",
@@ -75,9 +43,6 @@ __all__ = [
     "FLAG_NO_STEPSIZE_FOUND",
     "Backtracking",
     "BacktrackingLinesearchInfo",
-    "EmptyState",
-    "GradientTransformation",
-    "GradientTransformationExtraArgs",
     "History",
     "InverseHessian",
     "IterationInfo",
@@ -87,46 +52,17 @@ __all__ = [
     "MinimizeStatus",
     "MoreThuente",
     "MoreThuenteLinesearchInfo",
-    "OptState",
-    "Params",
-    "ScalarOrSchedule",
-    "ScaleByBacktrackingLinesearchState",
-    "ScaleByLBFGSState",
     "ScaleByLinesearchState",
     "ScaleByMoreThuenteLinesearchState",
-    "ScaleByScheduleState",
-    "ScaleByZoomLinesearchState",
-    "Schedule",
-    "TraceState",
-    "TransformInitFn",
-    "TransformUpdateExtraArgsFn",
-    "TransformUpdateFn",
-    "Updates",
     "Zoom",
-    "ZoomLinesearchInfo",
-    "__version__",
-    "apply_updates",
-    "chain",
-    "identity",
     "inverse_hessian",
-    "lbfgs",
     "minimize",
     "plot_history",
-    "scale",
-    "scale_by_backtracking_linesearch",
-    "scale_by_lbfgs",
-    "scale_by_learning_rate",
     "scale_by_linesearch",
     "scale_by_more_thuente_linesearch",
-    "scale_by_schedule",
-    "scale_by_zoom_linesearch",
-    "sgd",
     "testing",
-    "trace",
-    "tree",
-    "value_and_grad_from_state",
-    "with_extra_args_support",
 ]
+__all__ += _drop_in.__all__
 
 # Error messages and pickles name the public place of a class or function, not its file.
 for _name in __all__:

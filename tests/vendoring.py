@@ -1,10 +1,12 @@
-"""Trees to copy, to change and to compare, for the tests of vendoring.
+"""Copies to make, to change and to compare, for the tests of vendoring.
 
 Test files name the fixtures that they use, since conftest.py also goes where this file does not.
 """
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from optax_ls._tools.cli import main
-from optax_ls._tools.vendor.copy import Tree, put
-from optax_ls._tools.vendor.files import digest
-from optax_ls._tools.vendor.origin import CHECKOUT, Origin
-from optax_ls._tools.vendor.record import RECORD, Record, dump
+from optax_ls._tools.vendor.origin import CHECKOUT, RECORD, Origin, Record
+from optax_ls._tools.vendor.replace import put
+from optax_ls._tools.vendor.selection import Tree
+from optax_ls._tools.vendor.verify import SUMS, digest
 
 ROOT = Path(__file__).parents[1]
 SECONDS, DATE = 1_700_000_000, "2023-11-14T22:13:20Z"
@@ -25,12 +27,14 @@ BUILD = 'from setuptools import build_meta; build_meta.build_wheel("dist")'
 
 
 def small_tree(text="1", **more):
-    """A tree of a few small files, as quick to write as to verify."""
+    """A copy of a few small files, as quick to write as to verify."""
     files = {"__init__.py": text.encode(), "sub/module.py": b"", "LICENSE": b"terms"}
     files.update({name: contents.encode() for name, contents in more.items()})
-    hashes = {path: digest(contents) for path, contents in files.items()}
-    record = Record("0.1.0", None, DATE, ">=3.10", {"jax": ">=0.4.30"}, hashes)
-    return Tree({**files, RECORD: dump(record)}, record)
+    record = Record("library", "0.1.0", None, None, ">=3.10", {"jax": ">=0.4.30"})
+    files[RECORD] = json.dumps({"format": 2, "project": "optax_ls", **record._asdict()}).encode()
+    sums = Tree(files, record).sums.items()
+    files[SUMS] = "".join(f"{sha256}  {path}\n" for path, sha256 in sums).encode()
+    return Tree(files, record)
 
 
 def contents(folder):
@@ -42,6 +46,20 @@ def contents(folder):
         for path in sorted(Path(folder).rglob("*"))
         if path.is_symlink() or path.is_file()
     }
+
+
+def make_older(copy):
+    """Makes a copy one of an older source; returns the entry that its changelog then lacks."""
+    changelog = (copy / "CHANGELOG.md").read_text()
+    command = re.escape("`python -m optax_ls vendor DEST`")
+    entry = re.search(rf"^- .*{command}.*\n(?: .*\n)*", changelog, re.MULTILINE)[0]
+    (copy / "CHANGELOG.md").write_text(changelog.replace(entry, "", 1))
+    record = json.loads((copy / RECORD).read_text())
+    record.update(revision="0123abc", date="2020-02-02T02:02:02Z")
+    (copy / RECORD).write_text(json.dumps(record))
+    files = {path: x for path, x in contents(copy).items() if path != SUMS}
+    (copy / SUMS).write_text("".join(f"{digest(x)}  {path}\n" for path, x in files.items()))
+    return entry
 
 
 def is_of(target, tree):
@@ -62,7 +80,7 @@ def run(capsys):
 
 @pytest.fixture
 def target(tmp_path):
-    """The folder of a small tree, version 1."""
+    """The folder of a small copy, version 1."""
     put(small_tree("1"), tmp_path / "lib" / "optax_ls")
     return tmp_path / "lib" / "optax_ls"
 
@@ -85,9 +103,10 @@ def git(folder, *words):
 
 def copy_checkout(folder):
     """Copies what is needed of this checkout; returns the origin of the package in the copy."""
-    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "MANIFEST.in", "LICENSE", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, folder)
-    for name in ("optax_ls", "third_party_licenses", "tests"):
+    (folder / ".gitignore").write_text("build/\ndist/\n*.egg-info/\n__pycache__/\n")
+    for name in ("optax_ls", "third_party_licenses"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     return Origin(CHECKOUT, folder / "optax_ls")
 

@@ -1,9 +1,7 @@
 """Errors for people: each says which argument or leaf was wrong, what it was, what was wanted."""
 
 import contextlib
-import functools
 import math
-import os
 from types import TracebackType
 from typing import Any, Optional
 
@@ -13,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import numerics
-from .types import KeyPath, Tree
+from .types import KeyPath
 
 
 def number(
@@ -270,63 +268,6 @@ class Advised(contextlib.AbstractContextManager["Advised"]):
                 if advice not in str(error):  # nested functions: only the innermost
                     error.args = (f"{self.name} {advice}.\n\n{error}",)
                 return
-
-
-_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
-_INTERNAL = (_PACKAGE, os.path.dirname(jax.__file__) + os.sep, contextlib.__file__)
-
-
-class ErrorsEndHere(contextlib.AbstractContextManager["ErrorsEndHere"]):
-    """Tracebacks of errors that this package raises end in the user's code, or in the caller."""
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        last = end = trace
-        while last is not None:
-            file = last.tb_frame.f_code.co_filename
-            if not file.startswith(_INTERNAL):
-                end = last
-            last = last.tb_next
-        if end is not None and file.startswith(_PACKAGE):
-            end.tb_next = None
-
-
-# Derivatives.
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _not_differentiable(message: str, arrays: list[jax.Array]) -> list[jax.Array]:
-    return arrays
-
-
-@functools.partial(_not_differentiable.defjvp, symbolic_zeros=True)
-def _raise_if_differentiated(
-    message: str, primals: tuple[list[jax.Array]], tangents: tuple[list[Any]]
-) -> tuple[list[jax.Array], list[Any]]:
-    if any(not isinstance(x, jax.custom_derivatives.SymbolicZero) for x in tangents[0]):
-        raise TypeError(message)
-    return primals[0], tangents[0]
-
-
-def not_differentiable(message: str, tree: Tree) -> Tree:
-    """The tree; a derivative with respect to a float in it raises TypeError with the message."""
-    leaves, structure = jax.tree.flatten(tree)
-    traced = [
-        isinstance(x, jax.core.Tracer) and jnp.issubdtype(x.dtype, jnp.inexact) for x in leaves
-    ]
-    chosen = [x for x, is_traced in zip(leaves, traced, strict=True) if is_traced]
-    if not chosen:
-        return tree
-    guarded = iter(_not_differentiable(message, chosen))
-    same: Tree = jax.tree.unflatten(
-        structure,
-        [next(guarded) if is_traced else x for x, is_traced in zip(leaves, traced, strict=True)],
-    )
-    return same
 
 
 def given(caller: str, **arguments: object) -> None:

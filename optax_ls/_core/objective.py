@@ -27,13 +27,6 @@ class Evaluation(NamedTuple):
     aux: Any
 
 
-_CLOSED_OVER = (
-    "minimize is not differentiable with respect to a value that fun closes over: pass the value "
-    "in args, args=(value,), and set implicit_diff=True. If no derivative is wanted, apply "
-    "jax.lax.stop_gradient to the value"
-)
-
-
 def split_kwargs(
     fn: Callable[..., object], kwargs: dict[str, object]
 ) -> tuple[dict[str, object], dict[str, object]]:
@@ -123,27 +116,6 @@ def bind(
         return Evaluation(numerics.strong(value, dtype), grad, aux)
 
     return evaluate
-
-
-def trace(
-    evaluate: Callable[[Params], Evaluation], params: Params
-) -> tuple[Callable[[Params], Evaluation], Evaluation]:
-    """Traces the objective, once, for params of these shapes.
-
-    Returns:
-        The traced objective, and an :class:`Evaluation` of shapes and dtypes. A derivative of the
-        traced objective with respect to a value that it closes over raises TypeError.
-    """
-    program, like = jax.make_jaxpr(evaluate, return_shape=True)(params)
-    structure = jax.tree.structure(like)
-    consts = checks.not_differentiable(_CLOSED_OVER, program.consts)
-
-    def traced(params: Params) -> Evaluation:
-        out = jax.core.eval_jaxpr(program.jaxpr, consts, *jax.tree.leaves(params))
-        evaluation: Evaluation = jax.tree.unflatten(structure, out)
-        return evaluation
-
-    return traced, like
 
 
 def value_and_grad_from_state(

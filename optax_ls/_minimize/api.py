@@ -17,6 +17,7 @@ from .._core.linesearch.zoom import Zoom
 from .._core.types import Params, ParamsType
 from .bounds import Bounds
 from .flatten import on_one_device
+from .guards import ErrorsEndHere, not_differentiable
 from .host import solve
 from .implicit import solve_with_derivatives
 from .programs import Inputs, Settings
@@ -122,7 +123,7 @@ def minimize(
         >>> bool(result.success)
         True
     """
-    with checks.ErrorsEndHere():
+    with ErrorsEndHere():
         checks.function("fun", fun)
         checks.float_leaves("params", params)
         if not jax.tree.leaves(params):
@@ -174,7 +175,7 @@ def minimize(
         if implicit_diff:
             return solve_with_derivatives(fun, params, inputs, settings, box, limits, state, report)
         given = fun, params, inputs, box, limits, state
-        given = checks.not_differentiable(_NO_DERIVATIVE, given)
+        given = not_differentiable(_NO_DERIVATIVE, given)
         fun, params, inputs, box, limits, state = given
         return solve(fun, params, inputs, settings, box, limits, state, report)
 

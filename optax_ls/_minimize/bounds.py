@@ -10,17 +10,15 @@ as in the projected step of Morales & Nocedal, ACM TOMS 38 (2011), 7:1-7:4. So t
 smooth along the path up to there, as the line search wants it.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple, Optional, Union
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
-from .._core import checks, numerics, reductions
-from .._core.lbfgs.direction import LEAST_FREE
-from .._core.types import Flag, KeyPath, Params, Tree, map_leaves
+from .._core import checks, numerics
+from .._core.types import KeyPath, Params, Tree, map_leaves
 
 
 class Bounds(NamedTuple):
@@ -129,29 +127,6 @@ class Bounds(NamedTuple):
             return jnp.where(p <= low, -1, jnp.where(p >= high, 1, 0)).astype(jnp.int8)
 
         return map_leaves(of_leaf, params, self.lower, self.upper)
-
-
-class Free(NamedTuple):
-    """Trees of bools: the entries that were free at an iterate, and those that are now."""
-
-    before: Params
-    now: Params
-
-    def changes(self, s: Params, dtype: DTypeLike) -> tuple[Flag, Flag, Flag]:
-        """Three bools, by one all-reduce.
-
-        Returns:
-            Whether the entries differ, whether any is fixed in one of the two, and whether the
-            free ones have at least a tenth of <s, s>.
-        """
-
-        def local(before: jax.Array, now: jax.Array, s: jax.Array) -> Sequence[jax.Array]:
-            free = jnp.where(now, s, jnp.zeros_like(s))
-            counts = (jnp.sum(x, dtype=dtype) for x in (before != now, ~(before & now)))
-            return [*counts, reductions.dot(free, free, dtype), reductions.dot(s, s, dtype)]
-
-        num_changed, num_fixed, free, whole = reductions.sums(local, (*self, s), ((),) * 4, dtype)
-        return num_changed > 0, num_fixed > 0, free >= LEAST_FREE * whole
 
 
 def _is_known(x: object) -> bool:

@@ -14,7 +14,9 @@ from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients, Products
 from .._core.lbfgs.memory import row
 from .._core.types import Params, map_leaves
-from .bounds import Bounds, Free, masked
+from . import subspace
+from .bounds import Bounds, masked
+from .subspace import Free
 
 
 class Decision(NamedTuple):
@@ -107,7 +109,7 @@ def _with_pair(
     coefficients = jax.lax.cond(
         batching.any_element(has_changed),
         lambda: tree.where(
-            has_changed, direction.rebuilt(coefficients, rows, slot, free.now), coefficients
+            has_changed, subspace.of_free_entries(coefficients, rows, slot, free.now), coefficients
         ),
         lambda: coefficients,
     )

@@ -20,7 +20,7 @@ from jax.typing import ArrayLike, DTypeLike
 from .._core import checks, numerics, objective, tree
 from .._core.linesearch.driver import LineSearch
 from .._core.types import Counter, Flag, Params
-from . import loop
+from . import guards, loop
 from .bounds import Bounds
 from .flatten import Flattening
 from .history import History
@@ -170,7 +170,7 @@ class Programs:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
         params = jax.tree.map(jnp.asarray, params)
         flattening = Flattening.of(params, joins=self.settings.joins_leaves)
-        evaluate, _ = objective.trace(
+        evaluate, _ = guards.trace(
             flattening.flatten_objective(
                 lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
             ),

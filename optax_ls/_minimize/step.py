@@ -23,10 +23,11 @@ from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
 from .._core.types import Params, Scalar, State, Tree, map_leaves
 from . import termination
-from .bounds import Bounds, Free, masked
+from .bounds import Bounds, masked
 from .descent import Decision, new_direction
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
+from .subspace import Free
 from .termination import Limits, Outcome, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.

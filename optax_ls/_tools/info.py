@@ -14,10 +14,8 @@ import numpy as np
 
 from .._version import __version__
 from . import SUCCESS
-from .vendor.files import printable
-from .vendor.origin import Origin, find_origin, find_source
-from .vendor.record import MalformedRecord
-from .vendor.verify import is_verified
+from .vendor.origin import Origin, find_origin, is_verified, source_of
+from .vendor.verify import printable
 
 _VERIFIED = {True: "yes", False: "NO: see verify", None: "there is no record"}
 
@@ -53,8 +51,8 @@ def _run(options: argparse.Namespace) -> int:
 def describe(origin: Origin) -> dict[str, Any]:
     """The facts, as JSON holds them; None for those that are unknown."""
     try:
-        revision = find_source(origin).revision
-    except MalformedRecord:
+        revision, _ = source_of(origin)
+    except ValueError:
         revision = None
     return {
         "version": __version__,

@@ -1,16 +1,12 @@
-"""Imports go one way, ``_core`` works alone, and public names live in the root package.
+"""Imports go one way, and public names live in the root package.
 
 A folder of the package may import the folders below it: ``_core`` is at the bottom, then
 ``_minimize``, then ``_tools``.
 """
 
 import ast
-import json
-import os
 import pickle
 import pickletools
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,6 +27,7 @@ MAY_IMPORT = {
     "_tools": TOP,
     "tree": {"_core"},
     "testing": {"_core"},
+    "_drop_in": {"_core", "_version", "tree"},
     "__init__": TOP - {"_tools"},
     "__main__": {"_tools"},
 }
@@ -130,77 +127,6 @@ def test_check_resolves_relative_imports(statement, found):
 )
 def test_check_recognises_deferred_imports(statement, found):
     assert list(outside(statement)) == [found]
-
-
-# The core alone.
-
-ALONE = """
-import functools, json, sys
-
-sys.modules["optax_ls"] = None  # as if it were not installed
-sys.path.insert(0, sys.argv[1])
-import jax, jax.numpy as jnp
-import searches
-
-SEARCHES = {
-    "more_thuente": searches.scale_by_more_thuente_linesearch(20, initial_guess_strategy="one"),
-    "zoom": searches.scale_by_zoom_linesearch(20, initial_guess_strategy="one"),
-    "backtracking": searches.scale_by_backtracking_linesearch(20, store_grad=True),
-    "default": None,
-}
-
-def rosenbrock(x):
-    return 100 * (x[1] - x[0] ** 2) ** 2 + (1 - x[0]) ** 2
-
-values = {}
-for name, search in SEARCHES.items():
-    solver = searches.lbfgs(linesearch=search) if search else searches.lbfgs()
-    value_and_grad = searches.value_and_grad_from_state(rosenbrock)
-
-    @jax.jit
-    def step(params, state):
-        value, grad = value_and_grad(params, state=state)
-        updates, state = solver.update(
-            grad, state, params, value=value, grad=grad, value_fn=rosenbrock
-        )
-        return searches.apply_updates(params, updates), state
-
-    params = jnp.array([-1.2, 1.0])
-    state = solver.init(params)
-    for _ in range(60):
-        params, state = step(params, state)
-    values[name] = float(rosenbrock(params))
-loaded = [name for name, module in sys.modules.items() if name.startswith("optax") and module]
-print(json.dumps([values, loaded]))
-"""
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The values that a copy of ``_core`` finds under another name, and the packages it loads."""
-    folder = tmp_path_factory.mktemp("alone")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PACKAGE / "_core", folder / "searches", ignore=ignored)
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, folder],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": "", "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking", "default"])
-def test_copy_of_the_core_minimises(alone, search):
-    values, _ = alone
-    assert values[search] < 1e-8
-
-
-def test_copy_of_the_core_loads_no_other_package(alone):
-    _, loaded = alone
-    assert loaded == []
 
 
 # Public names.

@@ -11,7 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from vendoring import DATE, SECONDS, small_tree
 
 import optax_ls
-from optax_ls._tools.vendor.copy import put
+from optax_ls._tools.vendor.replace import put
 
 bill = pytest.importorskip("distribution.bill")
 
@@ -181,8 +181,8 @@ def test_bill_of_a_copy_says_what_its_record_says(copy):
     assert error_in(text) is None
     ours = json.loads(text)["metadata"]["component"]
     assert (ours["version"], properties(ours)["revision"]) == ("0.1.0", "unknown")
-    record = (copy / "VENDORED.json").read_bytes()
-    assert properties(ours)["SHA-256 of VENDORED.json"] == hashlib.sha256(record).hexdigest()
+    sums = (copy / "SHA256SUMS").read_bytes()
+    assert properties(ours)["SHA-256 of SHA256SUMS"] == hashlib.sha256(sums).hexdigest()
     assert "hashes" not in ours
 
 
@@ -197,12 +197,12 @@ def test_bill_of_a_copy_lists_packages_of_another_folder(copy, site):
     assert (component.name, component.version) == ("jax", "1.0")
 
 
-def lose_record(copy):
-    (copy / "VENDORED.json").unlink()
+def lose_sums(copy):
+    (copy / "SHA256SUMS").unlink()
 
 
-def spoil_record(copy):
-    (copy / "VENDORED.json").write_text("{")
+def spoil_sums(copy):
+    (copy / "SHA256SUMS").write_text("{")
 
 
 def change(copy):
@@ -212,9 +212,9 @@ def change(copy):
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lose_record, "there is no VENDORED.json"),
-        (spoil_record, "the record is malformed"),
-        (change, "differs from its record"),
+        (lose_sums, "SHA256SUMS is missing"),
+        (spoil_sums, "line 1 of SHA256SUMS is malformed"),
+        (change, "is not as recorded"),
     ],
 )
 def test_copy_that_is_not_as_recorded_is_refused(copy, damage, said):

@@ -174,18 +174,6 @@ def test_source_distribution_builds_the_same_bytes(backend, reference, tmp_path)
 
 
 @pytest.mark.slow
-def test_source_distribution_vendors_what_a_clone_does_with_tests(repository, reference, tmp_path):
-    (sdist,) = reference[0].glob("*.tar.gz")
-    sources = build.unpack(sdist, tmp_path / "unpacked"), clone(repository, tmp_path / "clone")
-    for source, name in zip(sources, ("one", "other"), strict=True):
-        command = [sys.executable, "-m", "optax_ls", "vendor", tmp_path / name, "--with-tests"]
-        subprocess.run(command, cwd=source, check=True, capture_output=True)
-    copied = contents(tmp_path / "one")
-    assert copied == contents(tmp_path / "other")
-    assert "optax_ls/tests/core/test_dtype_matrix.py" in copied
-
-
-@pytest.mark.slow
 def test_distributions_carry_commit_and_date(repository, reference):
     (wheel,) = reference[0].glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:

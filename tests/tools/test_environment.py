@@ -11,8 +11,7 @@ import pytest
 import optax_ls
 from optax_ls._tools.cli import main
 from optax_ls._tools.info import describe
-from optax_ls._tools.vendor.origin import VENDORED, Origin, find_origin
-from optax_ls._tools.vendor.record import RECORD
+from optax_ls._tools.vendor.origin import RECORD, VENDORED, Origin, find_origin
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def locked(path):
 def built(tmp_path_factory):
     """A source distribution and a wheel, as (tarball, wheel)."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("optax_ls", "third_party_licenses"):
         shutil.copytree(ROOT / name, source / name)
@@ -168,6 +168,15 @@ def test_distribution_holds_sources_type_marker_and_licences(built, kind):
     wanted |= {f"third_party_licenses/{path.name}" for path in LICENCES.iterdir()}
     wanted |= {"optax_ls/py.typed", "LICENSE"}
     assert {w for w in wanted if not any(f"/{h}".endswith(f"/{w}") for h in held)} == set()
+
+
+def test_page_on_the_air_gap_has_the_number_of_installed_files(built):
+    with zipfile.ZipFile(built[1]) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith("/RECORD"))
+        hashed = archive.read(record).decode().count(",sha256=")
+    number = hashed + len(("_revision.txt of a clone", "INSTALLER of pip", "REQUESTED of pip"))
+    page = (ROOT / "docs" / "air-gap.md").read_text()
+    assert set(re.findall(r"(\d+) files as in RECORD", page)) == {str(number)}
 
 
 @pytest.mark.slow

@@ -7,12 +7,15 @@ import sys
 import zipfile
 
 import pytest
-from vendoring import SECONDS, build_wheel, copy_checkout
+from vendoring import build_wheel, copy_checkout
 
-from optax_ls._tools.vendor.copy import compose, put
+import optax_ls
+from optax_ls import _drop_in
+from optax_ls._tools.vendor.replace import put
+from optax_ls._tools.vendor.selection import compose
 
-# Three copies in one process where no optax_ls is installed: in a project, under a name of its own,
-# and in a zip file. From the first import of a copy on, everything is noted that reaches out.
+# Copies in one process where no optax_ls is installed: in a project, under names of their own, and
+# in a zip file. From the first import of a copy on, everything is noted that reaches out.
 COPIES = """
 import contextlib, importlib, io, json, os, sys
 
@@ -62,12 +65,38 @@ facts["at import"] = list(noted)
 for name, copy in copies.items():
     facts[name]["verify"] = commanded(name, "verify")
     facts[name]["info"] = commanded(name, "info", "--json")
-    facts[name]["vendor"] = commanded(name, "vendor", os.path.join(root, "onward"), "--name", "x")
+    facts[name]["vendor"] = commanded(name, "vendor", os.path.join(root, "onward"), "--name", "x",
+                                      "--parts", "everything")
     facts[name]["self"] = commanded(name, "vendor", os.path.dirname(os.path.dirname(copy.__file__)),
                                     "--name", name.rpartition(".")[2])
 facts["in all"] = list(noted)
 attentive = False
 
+parts = {name: importlib.import_module(name) for name in ("slim", "zipped.slim", "middle")}
+
+
+def minimised(solver):
+    def fun(x):
+        return jnp.sum((x - 1.0) ** 2 + (x - 1.0) ** 4)
+
+    @jax.jit
+    def step(x, state):
+        value, grad = jax.value_and_grad(fun)(x)
+        updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fun)
+        return x + updates, state
+
+    x, state = jnp.zeros(2), solver.init(jnp.zeros(2))
+    for _ in range(8):
+        x, state = step(x, state)
+    return float(fun(x))
+
+
+for name, copy in parts.items():
+    public = sorted(word for word in dir(copy) if word == "__version__" or word[0] != "_")
+    facts[name] = {"all": sorted(copy.__all__), "public": public, "tree": sorted(dir(copy.tree))}
+    facts[name]["loaded"] = [x for x in sys.modules if x.startswith(f"{name}.")]
+    facts[name]["places"] = [copy.lbfgs.__module__, copy.tree.get.__module__]
+facts["minima"] = {name: minimised(parts[name].lbfgs()) for name in ("slim", "middle")}
 one, other = copies["project._vendor.optax_ls"], copies["zipped.inside"]
 solvers = [copy.scale_by_lbfgs() for copy in (one, other)]
 states = [solver.init(jnp.zeros(2)) for solver in solvers]
@@ -103,23 +132,26 @@ def python(code, *words, folder, **environment):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A folder with the three copies."""
+    """A folder with copies of every selection."""
     root = tmp_path_factory.mktemp("copies")
     (root / "checkout").mkdir()
-    tree = compose(copy_checkout(root / "checkout"))
+    trees = compose(copy_checkout(root / "checkout"))
     (root / "project" / "_vendor").mkdir(parents=True)
-    put(tree, root / "project" / "_vendor" / "optax_ls")
-    put(tree, root / "searches")
+    put(trees["everything"], root / "project" / "_vendor" / "optax_ls")
+    put(trees["everything"], root / "searches")
+    put(trees["library"], root / "middle")
+    put(trees["core"], root / "slim")
     with zipfile.ZipFile(root / "lib.zip", "w") as archive:
-        for path, contents in tree.files.items():
-            archive.writestr(f"zipped/inside/{path}", contents)
+        for name, parts in (("inside", "everything"), ("slim", "core")):
+            for path, contents in trees[parts].files.items():
+                archive.writestr(f"zipped/{name}/{path}", contents)
         archive.writestr("zipped/__init__.py", "")
     return root
 
 
 @pytest.fixture(scope="module")
 def facts(root):
-    return python(COPIES, root, folder=root, SOURCE_DATE_EPOCH=str(SECONDS))
+    return python(COPIES, root, folder=root)
 
 
 def test_copies_know_no_other_package(facts):
@@ -163,7 +195,7 @@ def test_copy_tells_what_it_is(facts, name):
 def test_copy_is_vendored_onwards(facts, name):
     status, printed, complaints = facts[name]["vendor"]
     assert (status, complaints) == (0, "")
-    assert printed.splitlines()[1:] == facts["searches"]["vendor"][1].splitlines()[1:]
+    assert printed.splitlines()[1] == facts["searches"]["vendor"][1].splitlines()[1]
 
 
 @each_copy
@@ -171,6 +203,35 @@ def test_copy_does_not_replace_itself(facts, name):
     status, printed, complaint = facts[name]["self"]
     assert (status, printed) == (2, "")
     assert ("no folder" if name == "zipped.inside" else "is running") in complaint
+
+
+LEAN = {"slim": _drop_in, "zipped.slim": _drop_in, "middle": optax_ls}
+
+
+@pytest.mark.parametrize("name", LEAN)
+def test_selection_has_the_public_names_that_it_can_serve(facts, name):
+    expected = sorted(LEAN[name].__all__)
+    assert facts[name]["all"] == expected
+    assert facts[name]["public"] == expected
+    assert set(optax_ls.tree.__all__) <= set(facts[name]["tree"])
+    assert facts[name]["places"] == [name, f"{name}.tree"]
+
+
+@pytest.mark.parametrize("name", ["slim", "zipped.slim"])
+def test_core_has_only_names_of_optax(facts, name):
+    optax = pytest.importorskip("optax")
+    assert [x for x in facts[name]["all"] if not hasattr(optax, x)] == []
+
+
+def test_core_loads_every_module_that_it_has(facts, root):
+    modules = (path.relative_to(root).with_suffix("").parts for path in root.glob("slim/**/*.py"))
+    names = {".".join(part for part in parts if part != "__init__") for parts in modules}
+    assert names - set(facts["slim"]["loaded"]) == {"slim", "slim.verify"}
+
+
+@pytest.mark.parametrize("name", ["slim", "middle"])
+def test_every_selection_minimises(facts, name):
+    assert facts["minima"][name] < 1e-8
 
 
 def test_two_copies_in_one_process_do_the_same(facts):
@@ -194,12 +255,10 @@ INSTALLED = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from optax_ls._tools.vendor.origin import find_origin
-from optax_ls._tools.vendor.copy import compose
-from optax_ls._tools.vendor.verify import verify_package
+from optax_ls._tools.vendor.origin import compare
+from optax_ls._tools.vendor.selection import compose
 origin = find_origin()
-comparison = verify_package(origin)
-print(json.dumps([origin.kind, comparison.record is not None, len(comparison.differences),
-                  sorted(compose(origin).files)]))
+print(json.dumps([origin.kind, compare(origin)[1], sorted(compose(origin)["everything"].files)]))
 """
 
 
@@ -214,8 +273,8 @@ def test_installed_wheel_is_found_verified_and_vendored(root, wheel, zipped):
     if not zipped:
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
-    kind, is_vendored, differences, files = python(INSTALLED, site, folder=root)
-    assert (kind, is_vendored, differences) == ("installed", False, 0)
+    kind, differences, files = python(INSTALLED, site, folder=root)
+    assert (kind, differences) == ("installed", [])
     tree = root / "searches"
     expected = (path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file())
     assert files == sorted(path for path in expected if "__pycache__" not in path)

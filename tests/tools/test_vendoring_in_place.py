@@ -16,11 +16,11 @@ import vendoring
 from vendoring import ROOT, contents, is_of, posix, small_tree, without_privileges
 
 from optax_ls._tools import CommandError
-from optax_ls._tools.vendor import commands
-from optax_ls._tools.vendor import copy as copying
-from optax_ls._tools.vendor.copy import TreeDiffers, put, target_of
-from optax_ls._tools.vendor.origin import VENDORED, Origin, find_origin
-from optax_ls._tools.vendor.record import RECORD
+from optax_ls._tools.vendor import commands, replace
+from optax_ls._tools.vendor.origin import VENDORED, Differs, Origin, find_origin
+from optax_ls._tools.vendor.replace import put, target_of
+from optax_ls._tools.vendor.selection import compose
+from optax_ls._tools.vendor.verify import SUMS
 
 run, target = vendoring.run, vendoring.target  # fixtures
 
@@ -81,7 +81,7 @@ def test_dest_that_cannot_be_entered_is_told(run, options, monkeypatch):
         os.chmod(folder, 0o755)
         # From a copy that all may read: the checkout may be in a folder of its owner alone.
         copy = Path(folder) / "copy"
-        put(copying.compose(find_origin(), with_tests=False), copy)
+        put(compose(find_origin())["everything"], copy)
         monkeypatch.setattr(commands, "find_origin", lambda: Origin(VENDORED, copy))
         lib = Path(folder) / "lib"
         lib.mkdir()
@@ -119,12 +119,12 @@ def add_link(target):
     (target / "extra.py").symlink_to("/etc/passwd")
 
 
-def lose_record(target):
-    (target / RECORD).unlink()
+def lose_sums(target):
+    (target / SUMS).unlink()
 
 
-def spoil_record(target):
-    (target / RECORD).write_text("[]")
+def spoil_sums(target):
+    (target / SUMS).write_text("[]")
 
 
 def become_file(target):
@@ -145,8 +145,8 @@ def become_dangling_link(target):
 DAMAGES = {
     change: "changed  __init__.py",
     add_link: r"extra    extra.py \(is a link\)",
-    lose_record: "there is no VENDORED.json",
-    spoil_record: "malformed: it is not a JSON object",
+    lose_sums: "SHA256SUMS is missing",
+    spoil_sums: "line 1 of SHA256SUMS is malformed",
     become_file: "it is not a folder",
     become_link: "it is a link",
     become_dangling_link: "it is a link",
@@ -159,7 +159,7 @@ each_damage = pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: dama
 def test_tree_that_is_not_as_recorded_is_left_alone(target, damage):
     damage(target)
     before = contents(target.parent)
-    with pytest.raises(TreeDiffers) as refused:
+    with pytest.raises(Differs) as refused:
         put(small_tree("2"), target)
     assert re.search(DAMAGES[damage], refused.value.reasons[0])
     assert contents(target.parent) == before
@@ -170,7 +170,7 @@ def test_tree_that_is_not_as_recorded_is_left_alone(target, damage):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_force_keeps_the_old_tree_beside(target, damage, exchange, monkeypatch):
     if not exchange:
-        monkeypatch.setattr(copying, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(replace, "_exchange", lambda one, other: False)
     damage(target)
     before = contents(target.parent)
     kept = put(small_tree("2"), target, force=True)
@@ -197,13 +197,13 @@ def test_force_keeps_nothing_of_a_tree_as_recorded(target):
 
 @pytest.mark.parametrize("exchange", [True, False])
 def test_change_in_the_last_moment_is_kept(target, monkeypatch, exchange):
-    exchange_folders = copying._exchange
+    exchange_folders = replace._exchange
 
     def meanwhile(one, other):
         change(other)
         return exchange and exchange_folders(one, other)
 
-    monkeypatch.setattr(copying, "_exchange", meanwhile)
+    monkeypatch.setattr(replace, "_exchange", meanwhile)
     kept = put(small_tree("2"), target)
     assert (kept / "__init__.py").read_text() == "mine"
 
@@ -266,7 +266,7 @@ def test_failure_takes_back_the_folder_that_it_made(tmp_path, monkeypatch):
 def test_renaming_that_fails_or_is_interrupted_leaves_the_old_tree(
     target, monkeypatch, renames, error
 ):
-    monkeypatch.setattr(copying, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(replace, "_exchange", lambda one, other: False)
     rename, broken = Path.rename, Breaking(lambda: None, renames, error)
 
     def breaking_once(self, to):
@@ -295,13 +295,13 @@ KILLED = """
 import os, pathlib, shutil, sys
 sys.path[:0] = sys.argv[1:3]
 from vendoring import contents, small_tree
-from optax_ls._tools.vendor import copy as copying
+from optax_ls._tools.vendor import replace
 
 EVENTS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir",
           "ctypes.dlsym", "shutil.rmtree")
 root = pathlib.Path(sys.argv[3])
 if sys.argv[4] == "two renames":
-    copying._exchange = lambda one, other: False
+    replace._exchange = lambda one, other: False
 old, new = small_tree("1"), small_tree("2")
 
 
@@ -320,11 +320,11 @@ number, status, outcomes = 0, None, set()
 while status != 0:
     place = root / str(number) / "optax_ls"
     place.parent.mkdir()
-    copying.put(old, place)
+    replace.put(old, place)
     child = os.fork()
     if child == 0:
         killed_at(number)
-        copying.put(new, place)
+        replace.put(new, place)
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status in (0, 9), status
@@ -336,7 +336,7 @@ while status != 0:
     outcomes.add(outcome)
     shutil.rmtree(place.with_name(".optax_ls.vendoring"), ignore_errors=True)
     if place.exists():
-        copying.put(new, place)
+        replace.put(new, place)
         assert contents(place) == new.files
     number += 1
 print(number, *sorted(outcomes))
@@ -382,7 +382,7 @@ def test_second_run_is_told_of_the_first(target, monkeypatch):
             put(small_tree("3"), target)
         return []
 
-    monkeypatch.setattr(copying, "reasons_to_keep", second)
+    monkeypatch.setattr(replace, "reasons_to_keep", second)
     put(small_tree("2"), target)
     assert is_of(target, small_tree("2"))
 

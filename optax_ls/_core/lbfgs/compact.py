@@ -139,42 +139,6 @@ def add_pair(
     return new, enters
 
 
-def rebuilt(
-    coefficients: Coefficients,
-    next_slot: jax.Array,
-    takes_part: jax.Array,
-    ss: jax.Array,
-    s_y: jax.Array,
-    y_y: jax.Array,
-) -> Coefficients:
-    """The coefficients for other inner products of the same pairs, which are added in turn.
-
-    Args:
-        coefficients: before.
-        next_slot: the slot of the next pair, which counts as empty.
-        takes_part: ``(m,)``, bools; the slots of other pairs count as empty.
-        ss: ``(m,)``, <s, s> of each pair.
-        s_y: ``(m, m)``, S'Y.
-        y_y: ``(m, m)``, Y'Y.
-    """
-    size = len(s_y)
-    zero = jnp.zeros_like(s_y[0])
-    empty = coefficients._replace(
-        rho=zero, s_g=zero, y_g=zero, inverse_r=jnp.zeros_like(s_y), gram_y=jnp.zeros_like(s_y)
-    )
-
-    def add(age: jax.Array, old: Coefficients) -> Coefficients:
-        slot = jax.lax.rem(next_slot + age, numerics.counter(size))
-        pair = Pair(ss[slot], s_y[slot, slot], y_y[slot, slot], zero[0])
-        products = Products(zero, zero, s_y[:, slot], y_y[:, slot], pair, zero[0])
-        exists = takes_part[slot] & (slot < coefficients.num_pairs)
-        new, _ = add_pair(old, slot, products, exists)
-        return new._replace(num_pairs=old.num_pairs, s_g=zero, y_g=zero)
-
-    new: Coefficients = jax.lax.fori_loop(1, size, add, empty)
-    return new
-
-
 def apply(
     coefficients: Coefficients, gamma: jax.Array, s_g: jax.Array, y_g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

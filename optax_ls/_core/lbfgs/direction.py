@@ -17,7 +17,6 @@ from jax.typing import DTypeLike
 
 from .. import batching, numerics, reductions, tree
 from ..types import Flag, Params
-from . import compact
 from .compact import Coefficients, Pair, Products
 
 # y counts as short where it is shorter than this fraction of the gradient.
@@ -73,34 +72,6 @@ def inner_products(
     s_y, y_y = jax.lax.cond(batching.any_element(in_own_pass), own_pass, lambda: differences)
     s_y, y_y = jnp.where(here, pair.sy, s_y), jnp.where(here, pair.yy, y_y)
     return Products(s_g, y_g, s_y, y_y, pair, gg)
-
-
-# A pair takes part if its s has at least this fraction of <s, s> among the free entries. Otherwise
-# its y shows the curvature along the others.
-LEAST_FREE = 0.1
-
-
-def rebuilt(coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Params) -> Coefficients:
-    """The coefficients of the pairs among the entries that are free, a tree of bools.
-
-    ``slot`` is that of the next pair, whose rows count as empty.
-    """
-    dtype, size = coefficients.s_g.dtype, len(coefficients.s_g)
-
-    def local(rows_s: jax.Array, rows_y: jax.Array, free: jax.Array) -> Sequence[jax.Array]:
-        def with_pair(s_and_y: tuple[jax.Array, jax.Array]) -> Sequence[jax.Array]:
-            s, y = (jnp.where(free, x, jnp.zeros_like(x)) for x in s_and_y)
-            pairs = (rows_s, y), (rows_y, y), (s, s), (s_and_y[0], s_and_y[0])
-            return [reductions.dot(*pair, dtype) for pair in pairs]
-
-        # One pair after the other, since all masked rows at once would double the memory.
-        products: Sequence[jax.Array] = jax.lax.map(with_pair, (rows_s, rows_y))
-        return products
-
-    shapes = (size, size), (size, size), (size,), (size,)
-    y_s, y_y, ss, whole = reductions.sums(local, (*rows, free), shapes, dtype)
-    takes_part = ss >= LEAST_FREE * whole
-    return compact.rebuilt(coefficients, slot, takes_part, ss, y_s.T, y_y)
 
 
 def norm(g: Params, dtype: DTypeLike) -> jax.Array:

@@ -6,43 +6,7 @@ update led to.
 
 from typing import Any, NamedTuple, Optional
 
-from ..types import Counter, Flag, Scalar, Updates
-
-
-class LinesearchInfo(NamedTuple):
-    """A report of the last search.
-
-    Attributes:
-        failed: bool scalar, whether it ended without a step that satisfies its conditions.
-        num_linesearch_steps: counter, steps tried; None if the search does not count them.
-        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
-            missed; None if the search does not compute it.
-        curvature_error: the same for small curvature.
-    """
-
-    failed: Flag
-    num_linesearch_steps: Optional[Counter]
-    decrease_error: Optional[Scalar]
-    curvature_error: Optional[Scalar]
-
-
-class ScaleByLinesearchState(NamedTuple):
-    """State of :func:`scale_by_linesearch`.
-
-    Attributes:
-        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
-        value: scalar of the search dtype, the objective there; infinite before the first search.
-        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
-            ``store_grad``.
-        info: the report of the last search, such as a :class:`LinesearchInfo`.
-        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
-    """
-
-    learning_rate: Scalar
-    value: Scalar
-    grad: Optional[Updates]
-    info: LinesearchInfo
-    aux: Any = None
+from ..types import Counter, Scalar, Updates
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
@@ -59,7 +23,16 @@ class BacktrackingLinesearchInfo(NamedTuple):
 
 
 class ScaleByBacktrackingLinesearchState(NamedTuple):
-    """State of :func:`scale_by_backtracking_linesearch`; see :class:`ScaleByLinesearchState`."""
+    """State of :func:`scale_by_backtracking_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
+            ``store_grad``.
+        info: the report of the last search.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
 
     learning_rate: Scalar
     value: Scalar
@@ -87,28 +60,13 @@ class ZoomLinesearchInfo(NamedTuple):
 
 
 class ScaleByZoomLinesearchState(NamedTuple):
-    """State of :func:`scale_by_zoom_linesearch`; see :class:`ScaleByLinesearchState`."""
+    """State of :func:`scale_by_zoom_linesearch`.
+
+    The fields are those of :class:`ScaleByBacktrackingLinesearchState`.
+    """
 
     learning_rate: Scalar
     value: Scalar
     grad: Updates
     info: ZoomLinesearchInfo
-    aux: Any = None
-
-
-class MoreThuenteLinesearchInfo(NamedTuple):
-    """A report of the last More-Thuente search; see :class:`ZoomLinesearchInfo`."""
-
-    num_linesearch_steps: Counter
-    decrease_error: Scalar
-    curvature_error: Scalar
-
-
-class ScaleByMoreThuenteLinesearchState(NamedTuple):
-    """State of :func:`scale_by_more_thuente_linesearch`; see :class:`ScaleByLinesearchState`."""
-
-    learning_rate: Scalar
-    value: Scalar
-    grad: Updates
-    info: MoreThuenteLinesearchInfo
     aux: Any = None

@@ -3,35 +3,44 @@
 import argparse
 import keyword
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ..._version import PROJECT, __version__
 from .. import NO_SUCCESS, SUCCESS, CommandError
-from .copy import Tree, check_replaceable, compose, put, target_of
-from .files import digest, printable, reason
-from .origin import VENDORED, Origin, find_origin
-from .record import RECORD, MalformedRecord
-from .verify import verify_package
+from . import verify
+from .changes import new_entries
+from .origin import CHANGELOG, VENDORED, Origin, Record, compare, find_origin, read_record
+from .replace import check_replaceable, put, target_of
+from .selection import LIBRARY, SELECTIONS, Tree, compose
 
 
 def add_vendor(commands: Any) -> None:
     """Adds the parser of ``vendor``."""
+    selections = "; ".join(f"{name}: {text}" for name, text in SELECTIONS.items())
     parser = commands.add_parser(
         "vendor",
-        help="copy this package into a project, with licences and a record",
-        description="Copies this package to DEST/NAME, with its licences, the SHA-256 of every "
-        f"file in {RECORD}, and a note for the reader. The date is SOURCE_DATE_EPOCH if that is "
-        "set, otherwise that of the source, otherwise now.",
-        epilog="Exit status: 0 for success; 1 if a tree differs from its record, since such a tree "
-        "is neither copied nor, without --force, overwritten; 2 for wrong usage, and for files "
-        "that cannot be read or written.",
+        help="copy this package, or a part of it, into a project",
+        description="Copies this package to DEST/NAME, with its licences, its changelog, "
+        f"{verify.SUMS}, and verify.py to compare them. An older copy there is replaced if no file "
+        "of it was changed, and what is new since then is printed.",
+        epilog="Exit status: 0 for success; 1 if a copy or this package is not as recorded, since "
+        "it is then neither copied nor, without --force, replaced, or if --check found that the "
+        "copy would change; 2 for wrong usage, and for files that cannot be read or written.",
         allow_abbrev=False,
     )
     parser.add_argument("dest", metavar="DEST", help="the folder to copy into; made if need be")
     parser.add_argument("--name", default=PROJECT, help=f"of the copy; default: {PROJECT}")
-    parser.add_argument("--with-tests", action="store_true", help="add tests that a copy can run")
-    parser.add_argument("--dry-run", action="store_true", help="list the files, write nothing")
-    parser.add_argument("--force", action="store_true", help="replace a changed tree, but keep it")
+    parser.add_argument(
+        "--parts",
+        choices=SELECTIONS,
+        help=f"{selections}. Default: as in the copy that is replaced, or {LIBRARY}",
+    )
+    parser.add_argument("--force", action="store_true", help="replace a changed copy, but keep it")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--dry-run", action="store_true", help="list files and sizes, write nothing")
+    ways.add_argument(
+        "--check", action="store_true", help="tell whether the copy would change, write nothing"
+    )
     parser.set_defaults(run=_vendor)
 
 
@@ -40,32 +49,78 @@ def _vendor(options: argparse.Namespace) -> int:
         raise CommandError(f"--name must be a name that Python can import, got {options.name!r}")
     origin = find_origin()
     target = target_of(options.dest, options.name, origin)
-    tree = compose(origin, with_tests=options.with_tests)
+    old = _old_record(target)
+    trees = compose(origin)
+    tree = trees[options.parts or (old.parts if old and old.parts in SELECTIONS else LIBRARY)]
+    if options.check:
+        return _check(tree, target, old)
+    changes = _changes(tree, target, old)
+    place = verify.printable(target)
     if options.dry_run:
-        return _rehearse(tree, target, options.force)
-    kept = put(tree, target, force=options.force)
-    print(f"vendored {_title(tree)} to {printable(target)}")
-    print(f"{RECORD} has SHA-256 {digest(tree.files[RECORD])}")
+        try:
+            kept: Any = check_replaceable(target, options.force)
+        except OSError as error:
+            raise CommandError(f"cannot read {target}: {error.strerror or error}") from None
+        print(f"would vendor {tree.record} to {place}")
+        print(*(f"  {path}" for path in sorted(tree.files)), *_sizes(trees), sep="\n")
+    else:
+        kept = put(tree, target, force=options.force)
+        print(f"vendored {tree.record} to {place}")
+        print(f"{verify.SUMS} has SHA-256 {verify.digest(tree.files[verify.SUMS])}")
+    for line in changes:
+        print(line)
     if kept:
-        print(f"the old tree is kept in {printable(kept)}")
+        print(f"the old copy is kept {'beside it' if options.dry_run else f'in {kept}'}")
+    if not (target.parent / "__init__.py").is_file():
+        print(
+            f"note: {verify.printable(target.parent)} has no __init__.py. If it is a folder of a "
+            "package, create one: without it, find_packages of setuptools leaves out this folder "
+            f"and {options.name} in it"
+        )
     return SUCCESS
 
 
-def _rehearse(tree: Tree, target: Path, force: bool) -> int:
+def _old_record(target: Path) -> Optional[Record]:
     try:
-        kept = check_replaceable(target, force)
-    except OSError as error:
-        raise CommandError(f"cannot read {target}: {reason(error)}") from None
-    print(f"would vendor {_title(tree)} to {printable(target)}")
-    print(*(f"  {path}" for path in sorted(tree.files)), sep="\n")
-    if kept:
-        print("and keep the old tree beside it")
-    return SUCCESS
+        return read_record(target)
+    except (OSError, ValueError, RecursionError):  # no copy, or one that will be refused
+        return None
 
 
-def _title(tree: Tree) -> str:
-    record = tree.record
-    return f"{PROJECT} {record.version} ({record.revision or 'unknown revision'}, {record.date})"
+def _changes(tree: Tree, target: Path, old: Optional[Record]) -> list[str]:
+    """What is new since the copy that is replaced, in lines."""
+    if old is None:
+        return []
+    try:
+        changelog = (target / CHANGELOG).read_text("utf-8", "replace")
+    except OSError:
+        changelog = ""
+    entries = new_entries(changelog, tree.files[CHANGELOG].decode())
+    news = ["new in the changelog since then:", *entries] if entries else []
+    return [f"the old copy is {old}", *news]
+
+
+def _sizes(trees: dict[str, Tree]) -> list[str]:
+    """A table of the sizes of the selections."""
+    lines = ["selection   files  lines of Python      bytes"]
+    for name, tree in trees.items():
+        files, python, size = tree.size
+        lines.append(f"{name:<10}  {files:>5}  {python:>15,}  {size:>9,}")
+    return lines
+
+
+def _check(tree: Tree, target: Path, old: Optional[Record]) -> int:
+    if old is None:
+        raise CommandError(f"there is no copy in {target}")
+    files = verify.files_in(target)
+    found = verify.differences(tree.sums, {x: f for x, f in files.items() if x != verify.SUMS})
+    if not found:
+        print(f"{verify.printable(target)} is {tree.record}")
+        return SUCCESS
+    print(*found, *_changes(tree, target, old), sep="\n")
+    number = f"{len(found)} file{'s' if len(found) > 1 else ''}"
+    print(f"{tree.record} would change {number} of {verify.printable(target)}")
+    return NO_SUCCESS
 
 
 def add_verify(commands: Any) -> None:
@@ -73,38 +128,29 @@ def add_verify(commands: Any) -> None:
     parser = commands.add_parser(
         "verify",
         help="compare a vendored copy, or this package, with its record",
-        description=f"Compares a vendored tree with its {RECORD}, or this package with its record: "
-        f"{RECORD}, or the RECORD of its installation. Python's bytecode in __pycache__ is not "
-        "compared.",
+        description=f"Compares a vendored copy with its {verify.SUMS}, as its verify.py does, or "
+        f"this package with its record: {verify.SUMS}, or the RECORD of its installation. Python's "
+        "bytecode in __pycache__ is not compared.",
         epilog="Exit status: 0 if every file is as recorded; 1 if not, with every file that is "
-        "changed, missing or extra; 2 if there is no record, as in a checkout.",
+        "changed, missing or extra; 2 if nothing can be compared, as in a checkout.",
         allow_abbrev=False,
     )
-    parser.add_argument("dir", nargs="?", metavar="DIR", help="a vendored tree; else this package")
+    parser.add_argument("dir", nargs="?", metavar="DIR", help="a vendored copy; else this package")
     parser.set_defaults(run=_verify)
 
 
 def _verify(options: argparse.Namespace) -> int:
     origin = find_origin() if options.dir is None else Origin(VENDORED, Path(options.dir))
-    place = printable(origin.package)
+    if origin.kind == VENDORED:
+        return verify.main(origin.package)
+    place = verify.printable(origin.package)
     try:
-        if options.dir is not None and not Path(options.dir).is_dir():
-            raise CommandError(f"there is no folder {options.dir}")
-        found = verify_package(origin)
-    except MalformedRecord as error:
-        print(f"{place}: {error}")
+        sums, found = compare(origin)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{place} cannot be compared: {error}") from None
+    if found:
+        number = f"{len(found)} file{'s are' if len(found) > 1 else ' is'}"
+        print(*found, f"{place}: {number} not as RECORD says", sep="\n")
         return NO_SUCCESS
-    except OSError as error:
-        raise CommandError(f"cannot read {place}: {reason(error)}") from None
-    name = RECORD if found.record else "RECORD"
-    if number := len(found.differences):
-        print(*found.differences, sep="\n")
-        print(f"{place}: {number} file{'s are' if number > 1 else ' is'} not as {name} says")
-        return NO_SUCCESS
-    title, files = f"{PROJECT} {__version__}", f"{len(found.recorded)} files as in {name}"
-    if found.record:
-        revision = printable(found.record.revision or "unknown")
-        title = f"{PROJECT} {printable(found.record.version)}, revision {revision}"
-        files += f", whose SHA-256 is {found.sha256}"
-    print(f"{title}, {files}")
+    print(f"{PROJECT} {__version__}, {len(sums)} files as in RECORD")
     return SUCCESS
