@@ -31,6 +31,7 @@ class Decision(NamedTuple):
         is_pair: the step of the iterate is a pair for the memory.
         drops_pairs: the older pairs are dropped.
         step: scalar, the step of the iterate along the direction.
+        values: scalars, the objective at the iterate before and after.
     """
 
     moves: jax.Array
@@ -41,6 +42,7 @@ class Decision(NamedTuple):
     is_pair: jax.Array
     drops_pairs: jax.Array
     step: jax.Array
+    values: tuple[jax.Array, jax.Array]
 
 
 def new_direction(
@@ -102,7 +104,7 @@ def _with_pair(
     slot = coefficients.next_slot
     pair = jax.tree.map(lambda stack: row(stack, slot), rows)
     if free is None:
-        products = direction.inner_products(coefficients, rows, slot, g, pair)
+        products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
         new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
         return new, products, entered
     has_changed, has_fixed, takes_part = free.changes(pair[0], coefficients.rho.dtype)
@@ -113,8 +115,11 @@ def _with_pair(
         ),
         lambda: coefficients,
     )
+    # The values show the curvature along the whole step, not along its free part.
+    value, new_value = decision.values
+    values = value, jnp.where(has_fixed, jnp.inf, new_value)
     pair = masked(pair[0], free.now), masked(pair[1], free.now)
-    products = direction.inner_products(coefficients, rows, slot, g, pair, has_changed)
+    products = direction.inner_products(coefficients, rows, slot, g, pair, values, has_changed)
     curvature = jnp.where(takes_part, products.pair.sy, 0)
     products = products._replace(pair=products.pair._replace(sy=curvature))
     new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)

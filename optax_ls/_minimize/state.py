@@ -74,7 +74,7 @@ class MinimizeState(NamedTuple):
 def init(search: LineSearch, params: Params, aux_like: Any, memory_size: int) -> MinimizeState:
     """The state before the first evaluation."""
     dtype = numerics.search_dtype(params)
-    empty = memory.init(params, memory_size)
+    empty = memory.init(params, memory_size, corrects=True)
     zeros, infinite, zero = empty.params, jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
     aux = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux_like)
     return MinimizeState(

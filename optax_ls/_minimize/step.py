@@ -234,6 +234,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         # may be the end.
         drops_pairs=moves & state.progress.restarted,
         step=arrival.step,
+        values=(state.value, outcome.value),
     )
     new = Scalars(
         value=outcome.value,
@@ -260,7 +261,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
 def _nothing(trial: Trial) -> Decision:
     """The decision that changes nothing."""
     zero, no = jnp.zeros_like(trial.step), jnp.zeros((), bool)
-    return Decision(*(no,) * 7, zero)
+    return Decision(*(no,) * 7, zero, (zero, zero))
 
 
 def advance(

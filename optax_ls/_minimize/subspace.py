@@ -56,17 +56,22 @@ def of_free_entries(
     def local(rows_s: jax.Array, rows_y: jax.Array, free: jax.Array) -> Sequence[jax.Array]:
         def with_pair(s_and_y: tuple[jax.Array, jax.Array]) -> Sequence[jax.Array]:
             s, y = (jnp.where(free, x, jnp.zeros_like(x)) for x in s_and_y)
-            pairs = (rows_s, y), (rows_y, y), (s, s), (s_and_y[0], s_and_y[0])
+            pairs = (rows_s, s), (rows_s, y), (rows_y, y), (s_and_y[0], s_and_y[0])
             return [reductions.dot(*pair, dtype) for pair in pairs]
 
         # One pair after the other, since all masked rows at once would double the memory.
         products: Sequence[jax.Array] = jax.lax.map(with_pair, (rows_s, rows_y))
         return products
 
-    shapes = (size, size), (size, size), (size,), (size,)
-    # Row k of the first two has the products with the y of pair k.
-    s_y, y_y, ss, whole = reductions.sums(local, (*rows, free), shapes, dtype)
-    zero = jnp.zeros_like(ss)
+    shapes = (size, size), (size, size), (size, size), (size,)
+    # Row k of each has the products with pair k.
+    s_s, s_y, y_y, whole = reductions.sums(local, (*rows, free), shapes, dtype)
+    if coefficients.bends is not None:
+        bends = coefficients.bends
+        bent = bends[:, None] * s_y.T
+        y_y = y_y + bent + bent.T + bends[:, None] * s_s * bends
+        s_y = s_y + bends[:, None] * s_s
+    ss, zero = jnp.diagonal(s_s), jnp.zeros_like(whole)
     empty = coefficients._replace(
         rho=zero, s_g=zero, y_g=zero, inverse_r=jnp.zeros_like(s_y), gram_y=jnp.zeros_like(y_y)
     )
@@ -74,10 +79,10 @@ def of_free_entries(
     def add(age: jax.Array, old: Coefficients) -> Coefficients:
         k = jax.lax.rem(slot + age, numerics.counter(size))
         pair = Pair(ss[k], s_y[k, k], y_y[k, k], zero[0])
-        products = Products(zero, zero, s_y[k], y_y[k], pair, zero[0])
+        products = Products(zero, zero, s_y[k], y_y[k], pair, None, zero[0])
         exists = (ss[k] >= _LEAST_FREE * whole[k]) & (k < coefficients.num_pairs)
         new, _ = add_pair(old, k, products, exists)
-        return new._replace(num_pairs=old.num_pairs, s_g=zero, y_g=zero)
+        return new._replace(num_pairs=old.num_pairs, s_g=zero, y_g=zero, bends=old.bends)
 
     new: Coefficients = jax.lax.fori_loop(1, size, add, empty)
     return new

@@ -80,12 +80,13 @@ def test_direction_of_lbfgs_is_the_operator_on_the_gradient(x64):
 
 
 @double
-def test_operator_of_minimize_takes_the_change_of_the_gradient_to_the_step(x64):
+def test_operator_of_minimize_takes_the_bent_change_of_the_gradient_to_the_step(x64):
     result = optax_ls.minimize(rosenbrock, jnp.array([-1.2, 1.0, -0.5]), max_iters=12)
     memory = result.state.memory
-    newest = (memory.num_pairs - 1) % len(memory.weights_memory)
+    newest = (memory.num_pairs - 1) % len(memory.bends)
     s, y = memory.diff_params_memory[newest], memory.diff_updates_memory[newest]
-    np.testing.assert_allclose(apply(result, y), s, rtol=1e-9)
+    assert memory.bends[newest] != 0
+    np.testing.assert_allclose(apply(result, y + memory.bends[newest] * s), s, rtol=1e-9)
 
 
 @pytest.mark.parametrize("memory_size", [1, 4])

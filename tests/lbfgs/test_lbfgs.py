@@ -383,3 +383,33 @@ def test_descends_from_a_saddle_where_every_pair_has_negative_curvature():
         updates, state = step(jax.grad(fn)(x), state, x)
         x = optax_ls.apply_updates(x, updates)
     assert np.all(np.diff(values) < 0)
+
+
+# Corrections of a pair by values, in minimize.
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("third", [-0.3, 0.0, 0.4])
+def test_corrected_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, x64):
+    phi = lambda t: t**2 + third * t**3 - 2 * t  # noqa: E731
+    step = 0.7
+    values = phi(0.0), phi(step)
+    slopes = jax.grad(phi)(0.0), jax.grad(phi)(step)
+    s_y = step * (slopes[1] - slopes[0])
+    pair = compact.Pair(jnp.asarray(step**2), s_y, s_y, step * slopes[1])
+    multiple = direction.curvature_correction(pair, *values)
+    wanted = jax.grad(jax.grad(phi))(step)
+    np.testing.assert_allclose(
+        s_y / step**2 + multiple, wanted if third else s_y / step**2, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(1e9, 1e9 - 1), (1.0, float("inf")), (1.0, float("nan"))],
+    ids=["rounding", "infinite", "nan"],
+)
+def test_values_that_show_no_curvature_correct_no_pair(values):
+    values = tuple(jnp.asarray(value) for value in values)
+    pair = compact.Pair(*(jnp.asarray(x) for x in (1.0, 1.0, 1.0, 0.1)))
+    assert direction.curvature_correction(pair, *values) == 0

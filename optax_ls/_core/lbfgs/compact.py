@@ -19,7 +19,7 @@ In the inverse that is the column -R^-1 r / <s, y>, with 1 / <s, y> at its end.
 A slot is in use if its rho is not zero. Entries of other slots are finite and always masked.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ class Coefficients(NamedTuple):
         gram_y: ``(m, m)``, Y'Y.
         s_g: ``(m,)``, the products of each s with the last gradient.
         y_g: ``(m,)``, the same for y.
+        bends: ``(m,)``, the multiple of each s that has been added to its y; None if there is none.
     """
 
     num_pairs: jax.Array
@@ -45,6 +46,7 @@ class Coefficients(NamedTuple):
     gram_y: jax.Array
     s_g: jax.Array
     y_g: jax.Array
+    bends: Optional[jax.Array]
 
     @property
     def in_use(self) -> jax.Array:
@@ -81,6 +83,7 @@ class Products(NamedTuple):
         s_y: ``(m,)``, S'y, the new s included.
         y_y: ``(m,)``, Y'y, the new y included.
         pair: of the new pair.
+        bend: scalar, the multiple of s that has been added to the new y; None if there is none.
         grad_square: scalar, <g, g>.
     """
 
@@ -89,6 +92,7 @@ class Products(NamedTuple):
     s_y: jax.Array
     y_y: jax.Array
     pair: Pair
+    bend: Optional[jax.Array]
     grad_square: jax.Array
 
     @property
@@ -118,8 +122,8 @@ def add_pair(
         The new coefficients, and whether the pair entered: it does if it has curvature and its
         column of R^-1 is finite.
     """
-    num_pairs, rho, inverse_r, gram_y, _, _ = coefficients
-    s_g, y_g, s_y, y_y, pair, _ = products
+    num_pairs, rho, inverse_r, gram_y, _, _, bends = coefficients
+    s_g, y_g, s_y, y_y, pair, bend, _ = products
     may_enter = is_written & products.has_curvature
     here = jnp.arange(len(rho)) == slot
     older = coefficients.in_use & ~here
@@ -135,6 +139,7 @@ def add_pair(
         gram_y=jnp.where(in_column, y_y[:, None], jnp.where(in_row, y_y[None, :], gram_y)),
         s_g=s_g,
         y_g=y_g,
+        bends=None if bends is None or bend is None else jnp.where(here & is_written, bend, bends),
     )
     return new, enters
 
@@ -142,7 +147,7 @@ def add_pair(
 def apply(
     coefficients: Coefficients, gamma: jax.Array, s_g: jax.Array, y_g: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The factors of S and of Y in H g = gamma g + S a + Y b.
+    """The factors of S and of Y in H g = gamma g + S a + Y b, for Y as it stands in the rows.
 
     Args:
         coefficients: of the pairs.
@@ -153,12 +158,13 @@ def apply(
     Returns:
         ``(m,)`` each; zero in empty slots.
     """
-    _, rho, inverse_r, gram_y, _, _ = coefficients
+    _, rho, inverse_r, gram_y, _, _, bends = coefficients
     in_use = coefficients.in_use
     p = jnp.where(in_use, _dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
     q = p / jnp.where(in_use, rho, 1) + gamma * (_dot(gram_y, p) - y_g)
     q = jnp.where(in_use, q, 0)
-    return jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
+    of_s, of_y = jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
+    return of_s if bends is None else of_s + bends * of_y, of_y
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ All inner products are real: a complex vector counts as the real one of twice it
 
 import functools
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, Optional, Union
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,10 @@ def inner_products(
     slot: jax.Array,
     g: Params,
     s_and_y: tuple[Params, Params],
+    values: Optional[tuple[jax.Array, jax.Array]] = None,
     directly: Union[bool, Flag] = False,
 ) -> Products:
-    """All inner products of an update, by one all-reduce; by two where y is short.
+    """All inner products of an update, by one all-reduce; by two where y is short or corrected.
 
     Args:
         coefficients: before the update.
@@ -46,6 +47,7 @@ def inner_products(
         slot: of the new pair.
         g: tree, the gradient at the newer end of the pair.
         s_and_y: two trees, the new pair.
+        values: the objective at both ends, to correct y; None leaves it.
         directly: bool, whether the products with the new y must not be differences.
     """
     dtype, size = coefficients.s_g.dtype, coefficients.s_g.shape
@@ -58,20 +60,62 @@ def inner_products(
     shapes = size, size, (), (), (), ()
     s_g, y_g, gg, ss, sy, yy = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
     here = jnp.arange(len(s_g)) == slot
-    pair = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0)))
-    in_own_pass = ((yy < _SHORT**2 * gg) | directly) & (coefficients.num_pairs > 0)
+    pair, bend = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0))), None
+    in_own_pass = (yy < _SHORT**2 * gg) | directly
+    bends = coefficients.bends
+    if values is not None and bends is not None:
+        bend = curvature_correction(pair, *values)
+        in_own_pass |= bend != 0
+        pair = corrected(pair, bend)
+        y_g += jnp.where(here, bend, bends) * s_g
+    in_own_pass &= coefficients.num_pairs > 0
     differences = s_g - coefficients.s_g, y_g - coefficients.y_g
 
     def own_pass() -> tuple[jax.Array, jax.Array]:
         def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
             return [reductions.dot(rows, y, dtype) for rows in (rows_s, rows_y)]
 
-        s_y, y_y = reductions.sums(local, (*rows, s_and_y[1]), (size, size), dtype)
+        s, y = s_and_y
+        if bend is not None:
+            y = jax.tree.map(lambda s, y: (y + bend * s).astype(y.dtype), s, y)
+        s_y, y_y = reductions.sums(local, (*rows, y), (size, size), dtype)
+        if bends is not None:
+            y_y += bends * s_y
         return tree.where(in_own_pass, (s_y, y_y), differences)
 
     s_y, y_y = jax.lax.cond(batching.any_element(in_own_pass), own_pass, lambda: differences)
     s_y, y_y = jnp.where(here, pair.sy, s_y), jnp.where(here, pair.yy, y_y)
-    return Products(s_g, y_g, s_y, y_y, pair, gg)
+    return Products(s_g, y_g, s_y, y_y, pair, bend, gg)
+
+
+# By which fraction of itself <s, y> may become smaller or larger by its correction, and which
+# fraction is not worth a third pass over the memory.
+_MIN_CORRECTION, _MAX_CORRECTION, _SLIGHT_CORRECTION = -0.7, 5.0, 0.1
+# A change of the value by less than so many units of rounding says nothing of a curvature.
+_VISIBLE = 1000
+
+
+def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> jax.Array:
+    """The multiple of s to add to y for the curvature that the values at both ends show.
+
+    <s, y> / |s|^2 is a mean of the second derivative along the step. The cubic with the values f
+    and f' and the slopes of both ends has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its
+    newer end; with the multiple y has that too (Zhang, Deng & Chen, Journal of Optimization Theory
+    and Applications 102 (1999), 147-167).
+    """
+    ss, sy, _, sg = pair
+    decrease = value - new_value
+    change = 6 * decrease + 6 * sg - 3 * sy
+    change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
+    is_visible = jnp.abs(decrease) > _VISIBLE * numerics.finfo(sy.dtype).eps * jnp.abs(value)
+    is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
+    return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
+
+
+def corrected(pair: Pair, multiple: jax.Array) -> Pair:
+    """The products of a pair with a multiple of s added to y."""
+    ss, sy, yy, sg = pair
+    return Pair(ss, sy + multiple * ss, yy + multiple * (2 * sy + multiple * ss), sg)
 
 
 def norm(g: Params, dtype: DTypeLike) -> jax.Array:

@@ -112,6 +112,8 @@ def inverse_hessian(state: Any) -> InverseHessian:
 
     def factors(products: jax.Array) -> jax.Array:
         s_v, y_v = jnp.split(products, 2)
+        if coefficients.bends is not None:
+            y_v += coefficients.bends * s_v
         return jnp.concatenate(compact.apply(coefficients, gamma, s_v, y_v))
 
     basis = jnp.eye(2 * len(coefficients.rho), dtype=gamma.dtype)

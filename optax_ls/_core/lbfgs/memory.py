@@ -4,7 +4,7 @@ A pair is a step s = w' - w and the change y = g' - g of the gradient along it. 
 count only if ``weights_memory`` is not zero there; what else stands in them is finite and unused.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -34,6 +34,8 @@ class ScaleByLBFGSState(NamedTuple):
         gram_y: the same for Y'Y.
         s_dot_g: ``(memory_size,)`` in the search dtype, the products of each s with ``updates``.
         y_dot_g: the same for y.
+        bends: ``(memory_size,)`` in the search dtype, the multiple of each s that corrects its y;
+            it is added in all fields but ``diff_updates_memory``. None without corrections.
     """
 
     count: chex.Numeric  # type: ignore[assignment]  # hides tuple.count, as Optax's does
@@ -47,6 +49,7 @@ class ScaleByLBFGSState(NamedTuple):
     gram_y: jax.Array
     s_dot_g: jax.Array
     y_dot_g: jax.Array
+    bends: Optional[jax.Array]
 
     @property
     def rows(self) -> tuple[Params, Params]:
@@ -63,6 +66,7 @@ class ScaleByLBFGSState(NamedTuple):
             self.gram_y,
             self.s_dot_g,
             self.y_dot_g,
+            self.bends,
         )
 
     def with_coefficients(self, coefficients: Coefficients) -> "ScaleByLBFGSState":
@@ -74,11 +78,15 @@ class ScaleByLBFGSState(NamedTuple):
             gram_y=coefficients.gram_y,
             s_dot_g=coefficients.s_g,
             y_dot_g=coefficients.y_g,
+            bends=coefficients.bends,
         )
 
 
-def init(params: Params, memory_size: int) -> ScaleByLBFGSState:
-    """The state before the first update, with an empty memory."""
+def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleByLBFGSState:
+    """The state before the first update, with an empty memory.
+
+    ``corrects`` is whether the y of pairs are corrected.
+    """
     dtype = numerics.search_dtype(params)
     zeros = numerics.zeros_alike(params)
     rows = numerics.zeros_alike(params, memory_size)
@@ -95,6 +103,7 @@ def init(params: Params, memory_size: int) -> ScaleByLBFGSState:
         gram_y=square,
         s_dot_g=vector,
         y_dot_g=vector,
+        bends=vector if corrects else None,
     )
 
 
