@@ -1,16 +1,21 @@
-"""The placement of an array as its type states it: sharded along explicit axes of a mesh.
+"""The placement of arrays as their types state it.
 
-Types state it since JAX 0.7. On automatic axes the compiler decides, and a type states nothing.
+Since JAX 0.7 a type states along which *explicit* axes of a mesh an array is sharded, and inside
+``shard_map`` along which axes it *varies*: whether each device may have another one. On automatic
+axes the compiler decides, and a type states nothing.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
-_HAS_TYPES = hasattr(jax, "typeof") and hasattr(jax, "shard_map")
+from .types import Tree, map_leaves
+
+_HAS_TYPES = jax.__version_info__ >= (0, 7)
 
 
 def spec(x: jax.Array) -> tuple[Any, ...]:
@@ -19,8 +24,58 @@ def spec(x: jax.Array) -> tuple[Any, ...]:
 
 
 def explicit_mesh(x: jax.Array) -> Any:
-    """The mesh of an array that is sharded explicitly; None for any other array."""
-    return jax.typeof(x).sharding.mesh if any(spec(x)) else None
+    """The mesh of an array if it has explicit axes; None for any other array."""
+    mesh = jax.typeof(x).sharding.mesh if _HAS_TYPES else None
+    return mesh if mesh and "Explicit" in _kinds(mesh) else None
+
+
+def _kinds(mesh: Any) -> set[str]:
+    return {kind.name for kind in mesh.axis_types}
+
+
+def beside(tree: Tree, *others: object) -> Tree:
+    """The arrays of a new state, placed where those of other trees are.
+
+    An array on no mesh is copied to all devices of the explicit mesh of the others. Inside
+    ``shard_map``, see :func:`varying_with`.
+    """
+    found = [x for x in jax.tree.leaves(others) if explicit_mesh(x)]
+    if found:
+        # An operation with an array of the mesh has a result there, also outside jax.set_mesh.
+        never = jnp.any(found[0] != found[0]) & False
+        tree = map_leaves(lambda x: x if explicit_mesh(x) else jnp.where(never, x, x), tree)
+    return varying_with(tree, *others)
+
+
+def varying_with(tree: Tree, *others: object) -> Tree:
+    """The arrays of a tree, which vary along all axes along which any array of the others varies.
+
+    The carry of a loop, and the results of two branches, must have one type. Elsewhere than in a
+    ``shard_map`` with ``check_vma=True`` this changes nothing.
+    """
+    axes = frozenset[str]().union(*map(_varying_axes, jax.tree.leaves(others)))
+
+    def vary(x: jax.Array) -> jax.Array:
+        missing = tuple(axes - _varying_axes(x))
+        if not missing:
+            return x
+        if hasattr(jax.lax, "pcast"):  # from JAX 0.8 on
+            return jax.lax.pcast(x, missing, to="varying")  # type: ignore[no-any-return]
+        return jax.lax.pvary(x, missing)  # type: ignore[no-any-return]
+
+    return map_leaves(vary, tree) if axes else tree
+
+
+def _varying_axes(x: object) -> frozenset[str]:
+    if isinstance(x, jax.core.Tracer) and _HAS_TYPES:
+        x = jax.typeof(x)
+    named = x if hasattr(x, "vma") else getattr(x, "manual_axis_type", None)  # before JAX 0.10 vma
+    return getattr(named, "vma", None) or getattr(named, "varying", None) or frozenset()
+
+
+def is_in_shard_map() -> bool:
+    """Whether the program is that of a single device, inside ``shard_map``; since JAX 0.7."""
+    return "Manual" in kinds_of_axes(())
 
 
 def kinds_of_axes(arrays: Iterable[jax.Array]) -> set[str]:
@@ -33,7 +88,7 @@ def kinds_of_axes(arrays: Iterable[jax.Array]) -> set[str]:
         return set()
     meshes = [jax.typeof(x).sharding.mesh for x in arrays]
     meshes.append(jax.sharding.get_abstract_mesh())
-    return {kind.name for mesh in meshes for kind in mesh.axis_types}
+    return set[str]().union(*map(_kinds, meshes))
 
 
 def contract(
