@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 
 from .types import Tree, map_leaves
@@ -42,9 +43,21 @@ def beside(tree: Tree, *others: object) -> Tree:
     found = [x for x in jax.tree.leaves(others) if explicit_mesh(x)]
     if found:
         # An operation with an array of the mesh has a result there, also outside jax.set_mesh.
-        never = jnp.any(found[0] != found[0]) & False
-        tree = map_leaves(lambda x: x if explicit_mesh(x) else jnp.where(never, x, x), tree)
+        zero = jnp.any(found[0] != found[0]) & False
+        tree = map_leaves(lambda x: x if explicit_mesh(x) else x + zero.astype(x.dtype), tree)
     return varying_with(tree, *others)
+
+
+def zeros(like: Any) -> jax.Array:
+    """Zeros like an array, a number or a :class:`jax.ShapeDtypeStruct`, sharded as it is."""
+    empty = jnp.zeros(np.shape(like), jnp.result_type(like))
+    if isinstance(like, jax.core.Tracer) and any(spec(like)):
+        like = jax.typeof(like)
+    sharding = getattr(like, "sharding", None)
+    if not _HAS_TYPES or not isinstance(sharding, NamedSharding) or not any(sharding.spec):
+        return empty
+    put = jax.device_put if isinstance(sharding.mesh, Mesh) else jax.sharding.reshard
+    return put(empty, sharding)  # type: ignore[no-any-return]
 
 
 def varying_with(tree: Tree, *others: object) -> Tree:

@@ -76,7 +76,7 @@ def init(search: LineSearch, params: Params, aux_like: Any, memory_size: int) ->
     dtype = numerics.search_dtype(params)
     empty = memory.init(params, memory_size, corrects=True)
     zeros, infinite, zero = empty.params, jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
-    aux = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux_like)
+    aux = jax.tree.map(placement.zeros, aux_like)
     state = MinimizeState(
         memory=empty._replace(params=jax.tree.map(numerics.strong, params)),
         value=infinite,

@@ -16,7 +16,6 @@ from typing import Any, Generic, NamedTuple, Protocol
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .. import checks, numerics, placement, reductions, transforms, tree
 from ..objective import Evaluation, bind
@@ -161,6 +160,7 @@ class Driver(Generic[State]):
         store_grad: whether the state keeps the gradient at the step chosen.
         has_aux: whether the objective has auxiliary output.
         aux_like: an example of it, to keep the one at the step chosen; None keeps none.
+        gives_grad: whether the objective returns its gradient too.
         verbose: whether to print why a search failed.
     """
 
@@ -172,6 +172,7 @@ class Driver(Generic[State]):
     store_grad: bool
     has_aux: bool
     aux_like: Any
+    gives_grad: bool
     verbose: bool
 
     def __post_init__(self) -> None:
@@ -194,7 +195,7 @@ class Driver(Generic[State]):
             value=infinite,
             grad=numerics.zeros_alike(params) if self.store_grad else None,
             info=self.make_info(begin(self.search, infinite, infinite, one)),
-            aux=jax.tree.map(lambda x: jnp.zeros(np.shape(x), jnp.result_type(x)), self.aux_like),
+            aux=jax.tree.map(placement.zeros, self.aux_like),
         )
         return placement.beside(state, params)
 
@@ -248,6 +249,7 @@ class Driver(Generic[State]):
             dtype=state.value.dtype,
             has_aux=self.has_aux,
             with_grad=self.store_grad or needs_slope(self.search),
+            gives_grad=self.gives_grad,
         )
 
         def evaluate_and_check_aux(params: Params) -> Evaluation:

@@ -39,6 +39,7 @@ def scale_by_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[states.ScaleByLinesearchState]:
     r"""Scales updates by the step that a line search of your own, or one of ours, finds.
 
@@ -68,6 +69,9 @@ def scale_by_linesearch(
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
         aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
             keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+        value_and_grad: whether ``value_fn`` returns its gradient too, as
+            :func:`jax.value_and_grad` does. Needed where JAX's gradient is not the one to use, as
+            where devices average theirs.
 
     Returns:
         A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
@@ -139,6 +143,7 @@ def scale_by_linesearch(
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()
 
@@ -156,6 +161,7 @@ def scale_by_backtracking_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[states.ScaleByBacktrackingLinesearchState]:
     r"""Scales updates by a step that decreases the objective sufficiently (Armijo's rule).
 
@@ -180,8 +186,7 @@ def scale_by_backtracking_linesearch(
         store_grad: evaluate the gradient with each value and keep the last, for
             :func:`value_and_grad_from_state`.
         verbose: print why a search failed.
-        has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``; see :func:`scale_by_linesearch`.
+        has_aux, aux_like, value_and_grad: see :func:`scale_by_linesearch`.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
@@ -225,6 +230,7 @@ def scale_by_backtracking_linesearch(
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()
 
@@ -243,6 +249,7 @@ def scale_by_zoom_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[states.ScaleByZoomLinesearchState]:
     r"""Scales updates by a step of sufficient decrease and small curvature (strong Wolfe).
 
@@ -271,8 +278,7 @@ def scale_by_zoom_linesearch(
         stepsize_precision: length of the interval below which the best step so far is taken.
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
-        has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``; see :func:`scale_by_linesearch`.
+        has_aux, aux_like, value_and_grad: see :func:`scale_by_linesearch`.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
@@ -318,6 +324,7 @@ def scale_by_zoom_linesearch(
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()
 
@@ -334,6 +341,7 @@ def scale_by_more_thuente_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[states.ScaleByMoreThuenteLinesearchState]:
     r"""Scales updates by a step of sufficient decrease and small curvature, by More & Thuente.
 
@@ -353,8 +361,7 @@ def scale_by_more_thuente_linesearch(
             gives up.
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
-        has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``; see :func:`scale_by_linesearch`.
+        has_aux, aux_like, value_and_grad: see :func:`scale_by_linesearch`.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
@@ -393,5 +400,6 @@ def scale_by_more_thuente_linesearch(
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()
