@@ -122,24 +122,26 @@ def _by_types(
 
     None if no array is sharded, or those of a group are sharded in different ways.
     """
-    mesh = next(filter(None, (placement.explicit_mesh(group[-1]) for group in groups)), None)
-    if mesh is None:
-        return None
-    specs, copies = [], []
+    specs, used = [], []
     for group in groups:
         last = placement.spec(group[-1])
-        axes = [axis for names in last if names for axis in np.atleast_1d(names)]
-        copies.append(mesh.size // math.prod(mesh.shape[axis] for axis in axes))
+        used.append({axis for names in last if names for axis in np.atleast_1d(names).tolist()})
         for array in group:
-            spec = (None,) * (array.ndim - len(last)) + last
-            if placement.spec(array) != spec:
+            specs.append((None,) * (array.ndim - len(last)) + last)
+            if placement.spec(array) != specs[-1]:
                 return None
-            specs.append(PartitionSpec(*spec))
+    axes = set[str]().union(*used)
+    if not axes:
+        return None
+    mesh = next(filter(None, map(placement.explicit_mesh, itertools.chain(*groups))))
     exchange = jax.shard_map(
-        on_device(copies, mesh.axis_names),
+        on_device(
+            [math.prod(mesh.shape[axis] for axis in axes - some) for some in used], tuple(axes)
+        ),
         mesh=mesh,
-        in_specs=tuple(specs),
+        in_specs=tuple(PartitionSpec(*spec) for spec in specs),
         out_specs=PartitionSpec(),
+        axis_names=axes,
         check_vma=False,
     )
     return jax.jit(exchange, inline=True)

@@ -56,8 +56,25 @@ def zeros(like: Any) -> jax.Array:
     sharding = getattr(like, "sharding", None)
     if not _HAS_TYPES or not isinstance(sharding, NamedSharding) or not any(sharding.spec):
         return empty
+    return _put(empty, sharding)
+
+
+def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     put = jax.device_put if isinstance(sharding.mesh, Mesh) else jax.sharding.reshard
-    return put(empty, sharding)  # type: ignore[no-any-return]
+    return put(x, sharding)  # type: ignore[no-any-return]
+
+
+def gathered(tree: Tree) -> Tree:
+    """The arrays of a tree, of which those that are sharded explicitly are whole on each device."""
+
+    def gather(x: jax.Array) -> jax.Array:
+        if not any(spec(x)):
+            return x
+        is_known = not isinstance(x, jax.core.Tracer)
+        mesh = x.sharding.mesh if is_known else explicit_mesh(x)  # type: ignore[attr-defined]
+        return _put(x, NamedSharding(mesh, PartitionSpec()))
+
+    return map_leaves(gather, tree)
 
 
 def varying_with(tree: Tree, *others: object) -> Tree:
