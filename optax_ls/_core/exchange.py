@@ -139,8 +139,8 @@ def _by_types(
             [math.prod(mesh.shape[axis] for axis in axes - some) for some in used], tuple(axes)
         ),
         mesh=mesh,
-        in_specs=tuple(PartitionSpec(*spec) for spec in specs),
-        out_specs=PartitionSpec(),
+        in_specs=tuple(PartitionSpec(*spec) for spec in specs),  # type: ignore[no-untyped-call]
+        out_specs=PartitionSpec(),  # type: ignore[no-untyped-call]
         axis_names=axes,
         check_vma=False,
     )

@@ -60,8 +60,13 @@ def zeros(like: Any) -> jax.Array:
 
 
 def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
-    put = jax.device_put if isinstance(sharding.mesh, Mesh) else jax.sharding.reshard
-    return put(x, sharding)  # type: ignore[no-any-return]
+    put: Any = jax.device_put if isinstance(sharding.mesh, Mesh) else jax.sharding.reshard
+    moved: jax.Array = put(x, sharding)
+    return moved
+
+
+def _sharding(mesh: Any, *spec: Any) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
 
 
 def gathered(tree: Tree) -> Tree:
@@ -72,7 +77,7 @@ def gathered(tree: Tree) -> Tree:
             return x
         is_known = not isinstance(x, jax.core.Tracer)
         mesh = x.sharding.mesh if is_known else explicit_mesh(x)  # type: ignore[attr-defined]
-        return _put(x, NamedSharding(mesh, PartitionSpec()))
+        return _put(x, _sharding(mesh))
 
     return map_leaves(gather, tree)
 
@@ -89,18 +94,23 @@ def varying_with(tree: Tree, *others: object) -> Tree:
         missing = tuple(axes - _varying_axes(x))
         if not missing:
             return x
-        if hasattr(jax.lax, "pcast"):  # from JAX 0.8 on
-            return jax.lax.pcast(x, missing, to="varying")  # type: ignore[no-any-return]
-        return jax.lax.pvary(x, missing)  # type: ignore[no-any-return]
+        lax: Any = jax.lax
+        has_pcast = hasattr(lax, "pcast")  # from JAX 0.8 on
+        varied: jax.Array = (
+            lax.pcast(x, missing, to="varying") if has_pcast else lax.pvary(x, missing)
+        )
+        return varied
 
     return map_leaves(vary, tree) if axes else tree
 
 
-def _varying_axes(x: object) -> frozenset[str]:
-    if isinstance(x, jax.core.Tracer) and _HAS_TYPES:
-        x = jax.typeof(x)
-    named = x if hasattr(x, "vma") else getattr(x, "manual_axis_type", None)  # before JAX 0.10 vma
-    return getattr(named, "vma", None) or getattr(named, "varying", None) or frozenset()
+def _varying_axes(x: Any) -> frozenset[str]:
+    """The axes along which an array or a :class:`jax.ShapeDtypeStruct` varies."""
+    kind = jax.typeof(x) if isinstance(x, jax.core.Tracer) and _HAS_TYPES else x
+    axes = getattr(kind, "vma", None)  # until JAX 0.9
+    if axes is None:
+        axes = getattr(getattr(kind, "manual_axis_type", None), "varying", None)
+    return axes or frozenset()
 
 
 def is_in_shard_map() -> bool:
@@ -139,7 +149,7 @@ def contract(
         for axis, name in enumerate(spec(array))
         if axis not in summed
     ]
-    stated = {"out_sharding": NamedSharding(mesh, PartitionSpec(*rest))} if mesh else {}
+    stated = {"out_sharding": _sharding(mesh, *rest)} if mesh else {}
     # Not jnp.vdot: it flattens its arguments, which gathers an array sharded along two axes.
     result: jax.Array = jax.lax.dot_general(
         x,

@@ -25,9 +25,7 @@ each_check = pytest.mark.parametrize("check_vma", [True, False])
 def on_four(function, out_specs, check_vma):
     mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
     return jax.jit(
-        jax.shard_map(
-            function, mesh=mesh, in_specs=EACH, out_specs=out_specs, check_vma=check_vma
-        )
+        jax.shard_map(function, mesh=mesh, in_specs=EACH, out_specs=out_specs, check_vma=check_vma)
     )
 
 

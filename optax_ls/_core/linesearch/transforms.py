@@ -186,7 +186,9 @@ def scale_by_backtracking_linesearch(
         store_grad: evaluate the gradient with each value and keep the last, for
             :func:`value_and_grad_from_state`.
         verbose: print why a search failed.
-        has_aux, aux_like, value_and_grad: see :func:`scale_by_linesearch`.
+        has_aux: see :func:`scale_by_linesearch`.
+        aux_like: see there.
+        value_and_grad: see there.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
@@ -278,7 +280,9 @@ def scale_by_zoom_linesearch(
         stepsize_precision: length of the interval below which the best step so far is taken.
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
-        has_aux, aux_like, value_and_grad: see :func:`scale_by_linesearch`.
+        has_aux: see :func:`scale_by_linesearch`.
+        aux_like: see there.
+        value_and_grad: see there.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
@@ -361,7 +365,9 @@ def scale_by_more_thuente_linesearch(
             gives up.
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
-        has_aux, aux_like, value_and_grad: see :func:`scale_by_linesearch`.
+        has_aux: see :func:`scale_by_linesearch`.
+        aux_like: see there.
+        value_and_grad: see there.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
