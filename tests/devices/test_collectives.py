@@ -87,6 +87,7 @@ def compiled(example):
                 "objective": lambda: example.lower_objective(params),
                 "lbfgs": lambda: example.lower_step(params, memory_size),
                 "minimize": lambda: example.lower_minimize(params, memory_size),
+                "bounds": lambda: example.lower_minimize(params, memory_size, bounds=(-1.0, 0.5)),
             }[name]()
             found[key] = example.exchanges(lowered.compile(NEVER_RUN).as_text())
         return found[key]
@@ -139,6 +140,16 @@ def test_step_of_lbfgs_takes_two_all_reduces(example, compiled, leaves, memory_s
 def test_iteration_of_minimize_takes_three_all_reduces(example, compiled, leaves, memory_size):
     args = compiled, example.of_minimize, "minimize", leaves, memory_size
     assert beyond_the_objective(*args) <= 3
+
+
+@combining
+def test_bounds_take_one_more_all_reduce_and_3_m_m_numbers_where_free_entries_change(
+    example, compiled
+):
+    found = compiled("bounds", 2, 5)
+    assert {exchange.kind for exchange in found} == {"all-reduce"}
+    assert len(example.of_minimize(found)) - len(compiled("objective", 2, None)) <= 4
+    assert max(exchange.numbers for exchange in found) == 3 * 5**2
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "minimize"])
