@@ -130,18 +130,19 @@ def _by_types(
             specs.append((None,) * (array.ndim - len(last)) + last)
             if placement.spec(array) != specs[-1]:
                 return None
-    axes = set[str]().union(*used)
+    mesh = next(filter(None, map(placement.explicit_mesh, itertools.chain(*groups))), None)
+    if mesh is None:
+        return None
+    axes = tuple(axis for axis in mesh.axis_names if any(axis in some for some in used))
     if not axes:
         return None
-    mesh = next(filter(None, map(placement.explicit_mesh, itertools.chain(*groups))))
+    copies = [math.prod(mesh.shape[axis] for axis in axes if axis not in some) for some in used]
     exchange = jax.shard_map(
-        on_device(
-            [math.prod(mesh.shape[axis] for axis in axes - some) for some in used], tuple(axes)
-        ),
+        on_device(copies, axes),
         mesh=mesh,
         in_specs=tuple(PartitionSpec(*spec) for spec in specs),  # type: ignore[no-untyped-call]
         out_specs=PartitionSpec(),  # type: ignore[no-untyped-call]
-        axis_names=axes,
+        axis_names=set(axes),
         check_vma=False,
     )
     return jax.jit(exchange, inline=True)

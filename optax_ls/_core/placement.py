@@ -91,7 +91,7 @@ def varying_with(tree: Tree, *others: object) -> Tree:
     axes = frozenset[str]().union(*map(_varying_axes, jax.tree.leaves(others)))
 
     def vary(x: jax.Array) -> jax.Array:
-        missing = tuple(axes - _varying_axes(x))
+        missing = tuple(sorted(axes - _varying_axes(x)))
         if not missing:
             return x
         lax: Any = jax.lax

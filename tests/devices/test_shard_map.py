@@ -1,4 +1,4 @@
-"""Inside shard_map and pmap: a problem on each device, and one problem whose data are on all devices."""
+"""Inside shard_map and pmap: a problem on each device, or one problem with data on all of them."""
 
 import functools
 
