@@ -145,7 +145,7 @@ def _by_types(
         axis_names=set(axes),
         check_vma=False,
     )
-    return jax.jit(exchange, inline=True)
+    return jax.jit(exchange)  # without jit, shard_map takes no mesh with further axes
 
 
 def _by_compiler(
