@@ -147,9 +147,9 @@ def lower_step(params, memory_size):
     return jax.jit(step).lower(params, solver.init(params))
 
 
-def lower_minimize(params, memory_size):
+def lower_minimize(params, memory_size, **settings):
     def run(params):
-        return optax_ls.minimize(objective, params, memory_size=memory_size)
+        return optax_ls.minimize(objective, params, memory_size=memory_size, **settings)
 
     return jax.jit(run).lower(params)
 

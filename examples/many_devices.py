@@ -46,8 +46,16 @@ EVERYWHERE = ("devices",)  # the axis of the mesh
 
 def loss(params, features, labels):
     """Returns the mean negative log-likelihood of labels in {-1, 1}, plus a penalty on weights."""
-    margins = labels * (features @ params["weights"] + params["bias"])
+    margins = labels * (features @ gathered(params["weights"]) + params["bias"])
     return jnp.mean(jax.nn.softplus(-margins)) + PENALTY / 2 * jnp.sum(params["weights"] ** 2)
+
+
+def gathered(weights):
+    """Returns the weights, whole on each device. On automatic axes the compiler does that."""
+    sharding = jax.typeof(weights).sharding
+    if not any(sharding.spec):
+        return weights
+    return jax.sharding.reshard(weights, NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 def make_rows(first, last, num_features):
@@ -217,7 +225,8 @@ def carry_of(solver, params, data):
 
 def fit(options, say):
     """Fits, saves every ``--every`` iterations, and returns the last :class:`Progress`."""
-    mesh = Mesh(np.array(jax.devices()), EVERYWHERE)
+    kind = jax.sharding.AxisType.Explicit if options.explicit else jax.sharding.AxisType.Auto
+    mesh = Mesh(np.array(jax.devices()), EVERYWHERE, axis_types=(kind,))
     say(f"{jax.process_count()} process(es), {mesh.size} devices, {jax.devices()[0].platform}")
     for name in ("rows", "features"):
         if getattr(options, name) % mesh.size:
@@ -284,6 +293,7 @@ def read_options(arguments=None):
     group.add_argument(
         "--checkpoint-dir", type=Path, help="folder for checkpoints, visible to all processes"
     )
+    group.add_argument("--explicit", action="store_true", help="a mesh with explicit axes")
     group.add_argument("--resume", action="store_true", help="continue from the last save")
     group.add_argument("--answer", type=Path, metavar="FILE.npz", help="file for the optimum")
     options = parser.parse_args(arguments)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from . import placement
 from .types import Counter, Tree, map_leaves
 
 DType = np.dtype[Any]
@@ -117,8 +118,8 @@ def like(x: chex.Numeric, reference: chex.Numeric) -> jax.Array:
 
 
 def keep_types(new: Tree, old: Tree) -> Tree:
-    """``new`` with the dtypes of ``old``, strong-typed: the carry of a loop keeps its signature."""
-    return map_leaves(lambda n, o: strong(n, o.dtype), new, old)
+    """``new`` with the types of ``old``, strong-typed: the carry of a loop keeps its signature."""
+    return map_leaves(lambda n, o: placement.varying_with(strong(n, o.dtype), o), new, old)
 
 
 def zeros_alike(params: Tree, *leading: int) -> Tree:

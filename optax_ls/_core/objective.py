@@ -119,7 +119,7 @@ def bind(
 
 
 def value_and_grad_from_state(
-    value_fn: Callable[..., Any], has_aux: bool = False
+    value_fn: Callable[..., Any], has_aux: bool = False, *, value_and_grad: bool = False
 ) -> Callable[..., Any]:
     """As :func:`jax.value_and_grad`, but takes what a line search has already computed.
 
@@ -127,6 +127,8 @@ def value_and_grad_from_state(
         value_fn: function of the params, and of keyword arguments, that returns a scalar (with
             ``has_aux``, a pair of a scalar and any tree of arrays).
         has_aux: whether ``value_fn`` returns auxiliary output too.
+        value_and_grad: whether ``value_fn`` returns its gradient too, as
+            :func:`jax.value_and_grad` does; give the line search the same.
 
     Returns:
         A function ``(params, *args, state, **kwargs) -> (value, grad)``, or ``((value, aux),
@@ -163,10 +165,14 @@ def value_and_grad_from_state(
     """
     checks.function("value_fn", value_fn)
 
-    def value_and_grad(params: Params, *args: object, state: object, **kwargs: object) -> Any:
+    def from_state(params: Params, *args: object, state: object, **kwargs: object) -> Any:
         stored = _stored_evaluation(state)
         evaluate = bind(
-            lambda p: value_fn(p, *args, **kwargs), {}, dtype=stored.value.dtype, has_aux=has_aux
+            lambda p: value_fn(p, *args, **kwargs),
+            {},
+            dtype=stored.value.dtype,
+            has_aux=has_aux,
+            gives_grad=value_and_grad,
         )
         if not has_aux:
             stored = stored._replace(aux=None)
@@ -183,7 +189,7 @@ def value_and_grad_from_state(
         value, grad, aux = jax.lax.cond(jnp.isfinite(stored.value), lambda: stored, compute)
         return ((value, aux), grad) if has_aux else (value, grad)
 
-    return value_and_grad
+    return from_state
 
 
 def _stored_evaluation(state: object) -> Evaluation:

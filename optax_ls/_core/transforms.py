@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from . import checks, numerics
+from . import checks, numerics, placement
 from .types import (
     EmptyState,
     GradientTransformation,
@@ -170,8 +170,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation[ScaleByS
     """
 
     def init(params: Params) -> ScaleByScheduleState:
-        del params
-        return ScaleByScheduleState(numerics.counter())
+        return placement.beside(ScaleByScheduleState(numerics.counter()), params)
 
     def update(
         updates: Tree, state: ScaleByScheduleState, params: Optional[Params] = None

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
-from . import numerics
+from . import numerics, placement
 from .types import Flag, KeyPath, Tree, map_leaves
 
 _MISSING = object()
@@ -136,15 +136,8 @@ def vdot(tree_x: chex.ArrayTree, tree_y: chex.ArrayTree) -> jax.Array:
 def _leaf_vdot(x: ArrayLike, y: ArrayLike) -> jax.Array:
     dtype = jnp.result_type(x, y)
     x, y = jnp.conj(jnp.asarray(x, dtype)), jnp.asarray(y, dtype)
-    # Not jnp.vdot: it flattens its arguments, which gathers an array sharded along two axes.
     axes = tuple(range(x.ndim))
-    return jax.lax.dot_general(
-        x,
-        y,
-        ((axes, axes), ((), ())),
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=_accumulator(dtype),
-    )
+    return placement.contract(x, y, (axes, axes), _accumulator(dtype))
 
 
 def _accumulator(dtype: DTypeLike) -> DTypeLike:

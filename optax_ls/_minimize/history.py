@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
 
-from .._core import numerics
+from .._core import numerics, placement
 
 if TYPE_CHECKING:
     from .state import MinimizeState
@@ -32,10 +31,11 @@ class History(NamedTuple):
     num_evals: jax.Array
 
     @classmethod
-    def empty(cls, rows: int, dtype: DTypeLike) -> "History":
-        """A history to be filled."""
-        zeros = jnp.zeros((rows,), dtype)
-        return cls(zeros, zeros, zeros, jnp.broadcast_to(numerics.counter(), (rows,)))
+    def empty(cls, rows: int, state: "MinimizeState") -> "History":
+        """A history to be filled, for a run that begins with this state."""
+        zeros = jnp.zeros((rows,), state.value.dtype)
+        empty = cls(zeros, zeros, zeros, jnp.broadcast_to(numerics.counter(), (rows,)))
+        return placement.beside(empty, state.value)
 
     def record(self, row: jax.Array, condition: jax.Array, state: "MinimizeState") -> "History":
         """The history with ``state`` in a row, where the condition holds."""

@@ -17,7 +17,7 @@ import numpy as np
 from jax.tree_util import PyTreeDef
 from jax.typing import ArrayLike, DTypeLike
 
-from .._core import checks, numerics, objective, tree
+from .._core import checks, numerics, objective, placement, tree
 from .._core.linesearch.driver import LineSearch
 from .._core.types import Counter, Flag, Params
 from . import guards, loop
@@ -138,7 +138,7 @@ class Programs:
         state: Optional[MinimizeState],
     ) -> Begun:
         """The state and limits of a run from params, or from an earlier state."""
-        settings, dtype = self.settings, numerics.search_dtype(params)
+        settings = self.settings
         params = jax.tree.map(jnp.asarray, params)
         aux = jax.eval_shape(self._evaluate, params, arrays).aux if settings.has_aux else None
         if state is None:
@@ -150,7 +150,7 @@ class Programs:
             state = state._replace(status=status_before(state, limits))
         history = None
         if settings.rows:
-            history = History.empty(settings.rows, dtype).record(
+            history = History.empty(settings.rows, state).record(
                 numerics.counter(), state.num_evals > 0, state
             )
         return Begun(limits, state.num_iters, state, history)
@@ -217,6 +217,9 @@ class Programs:
         state: Optional[MinimizeState],
         report: Optional[Reporter],
     ) -> MinimizeResult:
+        if placement.is_in_shard_map():
+            found = jax.eval_shape(self._evaluate, params, arrays)
+            params = placement.varying_with(params, found, bounds, limits, state)
         limits, num_iters, state, history = self._start(params, arrays, bounds, limits, state)
         in_program = None if report is None else report.in_program()
         return self._advance(

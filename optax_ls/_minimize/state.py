@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._core import numerics
+from .._core import numerics, placement
 from .._core.lbfgs import memory
 from .._core.lbfgs.memory import ScaleByLBFGSState
 from .._core.linesearch import driver
@@ -76,8 +76,8 @@ def init(search: LineSearch, params: Params, aux_like: Any, memory_size: int) ->
     dtype = numerics.search_dtype(params)
     empty = memory.init(params, memory_size, corrects=True)
     zeros, infinite, zero = empty.params, jnp.full((), jnp.inf, dtype), jnp.zeros((), dtype)
-    aux = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), aux_like)
-    return MinimizeState(
+    aux = jax.tree.map(placement.zeros, aux_like)
+    state = MinimizeState(
         memory=empty._replace(params=jax.tree.map(numerics.strong, params)),
         value=infinite,
         aux=aux,
@@ -94,3 +94,4 @@ def init(search: LineSearch, params: Params, aux_like: Any, memory_size: int) ->
         num_evals=numerics.counter(),
         status=numerics.counter(),
     )
+    return placement.beside(state, params)

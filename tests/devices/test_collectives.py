@@ -66,22 +66,28 @@ def example():
     return module
 
 
+def mesh(kind):
+    if kind == "Auto":
+        return Mesh(np.array(jax.devices()[:8]), ("i",))
+    return jax.make_mesh((8,), ("i",), axis_types=(getattr(jax.sharding.AxisType, kind),))
+
+
 @pytest.fixture(scope="module")
 def compiled(example):
     """The collectives of the objective, and of an ordinary iteration of each solver."""
     if jax.device_count() < 8:
         pytest.skip("needs eight devices")
-    sharding = NamedSharding(Mesh(np.array(jax.devices()[:8]), ("i",)), PartitionSpec("i"))
     found = {}
 
-    def compiled(name, leaves, memory_size):
-        key = name, leaves, memory_size
+    def compiled(name, leaves, memory_size, kind="Auto"):
+        key = name, leaves, memory_size, kind
         if key not in found:
-            params = example.make_params(leaves, 64, sharding)
+            params = example.make_params(leaves, 64, NamedSharding(mesh(kind), PartitionSpec("i")))
             lowered = {
                 "objective": lambda: example.lower_objective(params),
                 "lbfgs": lambda: example.lower_step(params, memory_size),
                 "minimize": lambda: example.lower_minimize(params, memory_size),
+                "bounds": lambda: example.lower_minimize(params, memory_size, bounds=(-1.0, 0.5)),
             }[name]()
             found[key] = example.exchanges(lowered.compile(NEVER_RUN).as_text())
         return found[key]
@@ -136,7 +142,26 @@ def test_iteration_of_minimize_takes_three_all_reduces(example, compiled, leaves
     assert beyond_the_objective(*args) <= 3
 
 
+@combining
+def test_bounds_take_one_more_all_reduce_and_3_m_m_numbers_where_free_entries_change(
+    example, compiled
+):
+    found = compiled("bounds", 2, 5)
+    assert {exchange.kind for exchange in found} == {"all-reduce"}
+    assert len(example.of_minimize(found)) - len(compiled("objective", 2, None)) <= 4
+    assert max(exchange.numbers for exchange in found) == 3 * 5**2
+
+
 @pytest.mark.parametrize("name", ["lbfgs", "minimize"])
 @pytest.mark.parametrize(("leaves", "memory_size"), LEAVES_AND_MEMORY)
 def test_devices_exchange_sums_and_nothing_else(compiled, name, leaves, memory_size):
     assert {exchange.kind for exchange in compiled(name, leaves, memory_size)} == {"all-reduce"}
+
+
+@pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="needs explicit axes")
+@pytest.mark.parametrize(("name", "number"), [("lbfgs", 2), ("minimize", 3)])
+def test_devices_exchange_no_more_on_explicit_axes(example, compiled, name, number):
+    ordinary = {"lbfgs": example.of_lbfgs, "minimize": example.of_minimize}[name]
+    objective, found = compiled("objective", 2, None), compiled(name, 2, 2, "Explicit")
+    assert {exchange.kind for exchange in found} == {"all-reduce"}
+    assert len(ordinary(found)) - len(objective) <= number

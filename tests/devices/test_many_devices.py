@@ -210,8 +210,27 @@ def test_run_goes_on_with_the_same_bits_after_either_process_was_killed(uninterr
 
 
 @needs_orbax
-def test_scan_of_lbfgs_goes_on_with_the_same_bits(run, tmp_path):
-    fit = "--solver", "lbfgs", "--every", "5"
+@pytest.mark.slow
+def test_run_on_explicit_axes_goes_on_with_the_same_bits_after_a_process_was_killed(
+    on_one_device, tmp_path
+):
+    saving = "--explicit", "--answer", tmp_path / "answer.npz", "--checkpoint-dir"
+    said, _ = finish(*start_two(*saving, tmp_path / "whole"))
+    wanted = iterations(said)
+    assert_same_answer(tmp_path / "answer.npz", on_one_device)
+
+    _, status = kill_after(start_two(*saving, tmp_path / "saved"), 1, "saved 30")
+    assert status != 0
+    said, _ = finish(*start_two(*saving, tmp_path / "saved", "--resume"))
+    assert "resumed after iteration" in said
+    found = iterations(said)
+    assert found == {k: line for k, line in wanted.items() if k >= min(found)}
+
+
+@needs_orbax
+@pytest.mark.parametrize("axes", [(), ("--explicit",)], ids=["automatic", "explicit"])
+def test_scan_of_lbfgs_goes_on_with_the_same_bits(run, tmp_path, axes):
+    fit = "--solver", "lbfgs", "--every", "5", *axes
     whole = run(*fit, "--iterations", "15")
     saving = "--checkpoint-dir", str(tmp_path / "saved")
     run(*fit, *saving, "--iterations", "10")

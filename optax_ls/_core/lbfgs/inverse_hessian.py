@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from .. import checks, numerics, reductions, tree
+from .. import checks, numerics, placement, reductions, tree
 from ..types import Params, Scalar, Tree, map_leaves
 from . import compact, scaling
 from .direction import combine
@@ -60,12 +60,13 @@ class InverseHessian(NamedTuple):
         Raises:
             TypeError: a leaf is complex.
         """
-        example = jax.tree.map(lambda rows: rows[0], self.s)
+        whole: InverseHessian = placement.gathered(self)
+        example = jax.tree.map(lambda rows: rows[0], whole.s)
         for leaf in jax.tree.leaves(example):
             if jnp.iscomplexobj(leaf):
                 raise TypeError("a dense inverse Hessian needs real params, got complex ones")
         flat, unravel = ravel_pytree(example)
-        columns = jax.vmap(lambda v: ravel_pytree(self(unravel(v)))[0])(
+        columns = jax.vmap(lambda v: ravel_pytree(whole(unravel(v)))[0])(
             jnp.eye(flat.size, dtype=flat.dtype)
         )
         return columns.T

@@ -10,7 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from .. import numerics
+from .. import numerics, placement
 from ..types import Params, map_leaves
 from .compact import Coefficients
 
@@ -91,7 +91,7 @@ def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleBy
     zeros = numerics.zeros_alike(params)
     rows = numerics.zeros_alike(params, memory_size)
     vector, square = jnp.zeros((memory_size,), dtype), jnp.zeros((memory_size, memory_size), dtype)
-    return ScaleByLBFGSState(
+    state = ScaleByLBFGSState(
         count=numerics.counter(),
         params=zeros,
         updates=zeros,
@@ -105,6 +105,7 @@ def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleBy
         y_dot_g=vector,
         bends=vector if corrects else None,
     )
+    return placement.beside(state, params)
 
 
 def write_rows(

@@ -16,9 +16,8 @@ from typing import Any, Generic, NamedTuple, Protocol
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from .. import checks, numerics, reductions, transforms, tree
+from .. import checks, numerics, placement, reductions, transforms, tree
 from ..objective import Evaluation, bind
 from ..types import (
     Flag,
@@ -161,6 +160,7 @@ class Driver(Generic[State]):
         store_grad: whether the state keeps the gradient at the step chosen.
         has_aux: whether the objective has auxiliary output.
         aux_like: an example of it, to keep the one at the step chosen; None keeps none.
+        gives_grad: whether the objective returns its gradient too.
         verbose: whether to print why a search failed.
     """
 
@@ -172,6 +172,7 @@ class Driver(Generic[State]):
     store_grad: bool
     has_aux: bool
     aux_like: Any
+    gives_grad: bool
     verbose: bool
 
     def __post_init__(self) -> None:
@@ -189,13 +190,14 @@ class Driver(Generic[State]):
         checks.float_leaves("params", params)
         dtype = numerics.search_dtype(params)
         one, infinite = jnp.ones((), dtype), jnp.full((), jnp.inf, dtype)
-        return self.make_state(
+        state = self.make_state(
             learning_rate=one,
             value=infinite,
             grad=numerics.zeros_alike(params) if self.store_grad else None,
             info=self.make_info(begin(self.search, infinite, infinite, one)),
-            aux=jax.tree.map(lambda x: jnp.zeros(np.shape(x), jnp.result_type(x)), self.aux_like),
+            aux=jax.tree.map(placement.zeros, self.aux_like),
         )
+        return placement.beside(state, params)
 
     def update(
         self,
@@ -247,6 +249,7 @@ class Driver(Generic[State]):
             dtype=state.value.dtype,
             has_aux=self.has_aux,
             with_grad=self.store_grad or needs_slope(self.search),
+            gives_grad=self.gives_grad,
         )
 
         def evaluate_and_check_aux(params: Params) -> Evaluation:
@@ -283,13 +286,14 @@ class Driver(Generic[State]):
             after = tree.where(before.done, before, observe(search, before, found.value, slope))
             if not self.store_grad:
                 found = found._replace(grad=None)
-            return _Carry(
+            new = _Carry(
                 search=after,
                 fresh=jnp.zeros((), bool),
                 # A search may end at an earlier step, which is then evaluated once more.
                 ended=before.done | (after.done & (after.step == step)),
                 found=numerics.keep_types(found, carry.found),
             )
+            return placement.varying_with(new, carry)
 
         unread = Evaluation(line.value, state.grad, state.aux)
         first = _Carry(
@@ -298,6 +302,7 @@ class Driver(Generic[State]):
             ended=jnp.zeros((), bool),
             found=unread,
         )
+        first = placement.varying_with(first, line, state)
         end: _Carry = jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
         return end
 

@@ -66,6 +66,7 @@ def scale_by_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[ScaleByLinesearchState]:
     r"""Scales updates by the step that a line search of your own, or one of ours, finds.
 
@@ -92,8 +93,9 @@ def scale_by_linesearch(
             :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
         store_grad: keep the gradient at the step chosen, for :func:`value_and_grad_from_state`.
         verbose: print when a search failed, and why.
-        has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``; see :func:`scale_by_backtracking_linesearch`.
+        has_aux: see :func:`scale_by_backtracking_linesearch`.
+        aux_like: see there.
+        value_and_grad: see there.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_backtracking_linesearch`. Its state
@@ -159,6 +161,7 @@ def scale_by_linesearch(
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()
 
@@ -175,6 +178,7 @@ def scale_by_more_thuente_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[ScaleByMoreThuenteLinesearchState]:
     r"""Scales updates by a step of sufficient decrease and small curvature, by More & Thuente.
 
@@ -194,8 +198,9 @@ def scale_by_more_thuente_linesearch(
             gives up.
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
         verbose: print why a search failed.
-        has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``; see :func:`scale_by_linesearch`.
+        has_aux: see :func:`scale_by_linesearch`.
+        aux_like: see there.
+        value_and_grad: see there.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
@@ -234,5 +239,6 @@ def scale_by_more_thuente_linesearch(
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()

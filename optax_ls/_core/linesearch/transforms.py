@@ -43,6 +43,7 @@ def scale_by_backtracking_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[states.ScaleByBacktrackingLinesearchState]:
     r"""Scales updates by a step that decreases the objective sufficiently (Armijo's rule).
 
@@ -70,6 +71,9 @@ def scale_by_backtracking_linesearch(
         has_aux: whether ``value_fn`` returns ``(value, aux)``.
         aux_like: an example of ``aux`` (arrays or :class:`jax.ShapeDtypeStruct`); the state then
             keeps ``aux`` at the step chosen, for :func:`value_and_grad_from_state`.
+        value_and_grad: whether ``value_fn`` returns its gradient too, as
+            :func:`jax.value_and_grad` does. Needed where JAX's gradient is not the one to use, as
+            where devices average theirs.
 
     Returns:
         A transformation whose ``update`` takes ``value`` and ``grad``, the objective and its
@@ -117,6 +121,7 @@ def scale_by_backtracking_linesearch(
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()
 
@@ -135,6 +140,7 @@ def scale_by_zoom_linesearch(
     *,
     has_aux: bool = False,
     aux_like: Any = None,
+    value_and_grad: bool = False,
 ) -> GradientTransformationExtraArgs[states.ScaleByZoomLinesearchState]:
     r"""Scales updates by a step of sufficient decrease and small curvature (strong Wolfe).
 
@@ -164,8 +170,9 @@ def scale_by_zoom_linesearch(
         initial_guess_strategy: ``'keep'`` tries the last learning rate first (good with
             :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
         verbose: print why a search failed.
-        has_aux: whether ``value_fn`` returns ``(value, aux)``.
-        aux_like: an example of ``aux``; see :func:`scale_by_backtracking_linesearch`.
+        has_aux: see :func:`scale_by_backtracking_linesearch`.
+        aux_like: see there.
+        value_and_grad: see there.
 
     Returns:
         A transformation with the ``update`` of :func:`scale_by_backtracking_linesearch`. Its state
@@ -211,5 +218,6 @@ def scale_by_zoom_linesearch(
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
+        gives_grad=value_and_grad,
         verbose=verbose,
     ).transformation()

@@ -1,0 +1,228 @@
+"""One all-reduce for many sums or maxima over the entries of arrays.
+
+By default the compiler makes an all-reduce for each product of each leaf, and joins some of them.
+Here each device first computes its share of all products, and then the devices exchange one vector.
+Where the compiler chooses the sharding, this is expressed with JAX's ``custom_partitioning``; where
+the types of the arrays state it, with ``shard_map``. It is left to the compiler in a process with
+one device, before JAX 0.5 (where ``custom_partitioning`` changes how the rest of the program is
+sharded), on meshes that have axes of both kinds, and inside a ``shard_map`` of the user, where all
+arrays are on one device.
+"""
+
+import functools
+import inspect
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Optional, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+from . import batching, placement
+
+Arrays = Sequence[jax.Array]
+Item = TypeVar("Item")
+
+# True from JAX 0.5 on, where an operation can state a rule for the sharding of its dimensions.
+_HAS_RULES = "sharding_rule" in inspect.signature(custom_partitioning.def_partition).parameters
+
+
+def joined(
+    local: Callable[..., Arrays],
+    groups: list[tuple[jax.Array, ...]],
+    shapes: Sequence[tuple[int, ...]],
+    join: Callable[..., jax.Array],
+) -> Arrays:
+    """Joins ``local(*group)`` of all groups of arrays: by ``jnp.add``, or by ``jnp.maximum``.
+
+    Args:
+        local: a function of a group of arrays that returns several sums over their entries.
+        groups: the last axes of all arrays of a group are those of the last array.
+        shapes: the shapes of the arrays that ``local`` returns.
+        join: ``jnp.add`` or ``jnp.maximum``.
+    """
+    sizes = [len(group) for group in groups]
+    flat = [array for group in groups for array in group]
+
+    def plain(*flat: jax.Array) -> Arrays:
+        return _joined(join, [local(*group) for group in _regrouped(flat, sizes)])
+
+    def in_one(*flat: jax.Array) -> jax.Array:
+        return _concatenated(plain(*flat))
+
+    def on_device(copies: Sequence[int], axes: tuple[Any, ...]) -> Callable[..., Any]:
+        """The function of the arrays on one device; ``copies`` of each group are on all of them."""
+
+        def shared(*flat: jax.Array) -> Any:
+            parts = [local(*group) for group in _regrouped(flat, sizes)]
+            if join is jnp.maximum:
+                return jax.lax.pmax(_concatenated(_joined(join, parts)), axes)  # type: ignore[no-untyped-call]
+            # The sum over the devices counts each array as often as there are copies of it.
+            parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
+            return jax.lax.psum(_concatenated(_joined(join, parts)), axes)  # type: ignore[no-untyped-call]
+
+        return shared
+
+    exchange = None
+    if jax.device_count() > 1 and all(array.size > 0 for array in flat):
+        kinds = placement.kinds_of_axes(flat)
+        if kinds == {"Explicit"}:
+            exchange = _by_types(on_device, groups)
+        elif kinds <= {"Auto"} and _HAS_RULES:
+            exchange = _by_compiler(on_device, in_one, sizes)
+    if exchange is None:
+        return plain(*flat)
+    vector = _transformable(exchange, in_one)(*flat)
+    parts = jnp.split(vector, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _regrouped(flat: Sequence[Item], sizes: Sequence[int]) -> Iterator[tuple[Item, ...]]:
+    begin = 0
+    for size in sizes:
+        yield tuple(flat[begin : begin + size])
+        begin += size
+
+
+def _joined(join: Callable[..., jax.Array], parts: Sequence[Arrays]) -> Arrays:
+    return [functools.reduce(join, arrays) for arrays in zip(*parts, strict=True)]
+
+
+def _concatenated(arrays: Arrays) -> jax.Array:
+    return jnp.concatenate([array.reshape(-1) for array in arrays])
+
+
+def _transformable(
+    exchange: Callable[..., jax.Array], in_one: Callable[..., jax.Array]
+) -> Callable[..., jax.Array]:
+    """``exchange``; under :func:`jax.vmap`, and for a derivative, ``in_one``, which equals it."""
+    batchable = jax.custom_batching.custom_vmap(lambda *flat: exchange(*flat))
+
+    @batchable.def_vmap
+    def over_batch(size: int, batched: Sequence[bool], *flat: jax.Array) -> tuple[jax.Array, bool]:
+        return jax.vmap(in_one, in_axes=batching.axes(tuple(batched)), axis_size=size)(*flat), True
+
+    smooth = jax.custom_jvp(lambda *flat: batchable(*flat))
+    smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))
+    transformable: Callable[..., jax.Array] = smooth
+    return transformable
+
+
+OnDevice = Callable[[Sequence[int], tuple[Any, ...]], Callable[..., Any]]
+
+
+def _by_types(
+    on_device: OnDevice, groups: Sequence[tuple[jax.Array, ...]]
+) -> Optional[Callable[..., jax.Array]]:
+    """The exchange between the devices that the types of the arrays name.
+
+    None if no array is sharded, or those of a group are sharded in different ways.
+    """
+    specs, used = [], []
+    for group in groups:
+        last = placement.spec(group[-1])
+        used.append({axis for names in last if names for axis in np.atleast_1d(names).tolist()})
+        for array in group:
+            specs.append((None,) * (array.ndim - len(last)) + last)
+            if placement.spec(array) != specs[-1]:
+                return None
+    mesh = next(filter(None, map(placement.explicit_mesh, itertools.chain(*groups))), None)
+    if mesh is None:
+        return None
+    axes = tuple(axis for axis in mesh.axis_names if any(axis in some for some in used))
+    if not axes:
+        return None
+    copies = [math.prod(mesh.shape[axis] for axis in axes if axis not in some) for some in used]
+    exchange = jax.shard_map(
+        on_device(copies, axes),
+        mesh=mesh,
+        in_specs=tuple(PartitionSpec(*spec) for spec in specs),  # type: ignore[no-untyped-call]
+        out_specs=PartitionSpec(),  # type: ignore[no-untyped-call]
+        axis_names=set(axes),
+        check_vma=False,
+    )
+    return jax.jit(exchange)  # without jit, shard_map takes no mesh with further axes
+
+
+def _by_compiler(
+    on_device: OnDevice, in_one: Callable[..., jax.Array], sizes: Sequence[int]
+) -> Callable[..., jax.Array]:
+    """The exchange between the devices over which the compiler spreads the arrays."""
+
+    def partition(
+        mesh: Mesh, shapes: Sequence[jax.ShapeDtypeStruct], result: jax.ShapeDtypeStruct
+    ) -> tuple[Any, ...]:
+        everywhere = _on_all_devices(shapes[-1])
+        shardings: list[Sharding] = []
+        copies = []
+        for group in _regrouped(shapes, sizes):
+            if _have_same_shards(group):
+                shardings += [array.sharding for array in group]
+                copies.append(_copies(group[-1]))
+            else:  # the user has sharded them differently, so every device reads all of them
+                shardings += [everywhere] * len(group)
+                copies.append(everywhere.mesh.size)
+        return everywhere.mesh, on_device(copies, ("all",)), everywhere, tuple(shardings)
+
+    exchange = custom_partitioning(in_one)  # type: ignore[no-untyped-call]
+    exchange.def_partition(  # type: ignore[no-untyped-call]
+        partition=partition,
+        infer_sharding_from_operands=lambda mesh, shapes, result: _on_all_devices(shapes[-1]),
+        sharding_rule=lambda *args: _rule([value.shape for value in args[-2]], sizes),
+    )
+    return lambda *flat: exchange(*flat)
+
+
+def _rule(shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> str:
+    """The sharding rule: the last dimensions of all arrays of a group are the same."""
+    names = (f"d{k}" for k in itertools.count())
+    texts = []
+    for group in _regrouped(shapes, sizes):
+        last = [next(names) for _ in group[-1]]
+        for shape in group:
+            leading = [next(names) for _ in shape[len(last) :]]
+            texts.append(" ".join([*leading, *last]))
+    return f"{', '.join(texts)} -> {next(names)}"
+
+
+def _on_all_devices(array: jax.ShapeDtypeStruct) -> NamedSharding:
+    """The sharding with a copy on each device of ``array``, on a mesh of one axis."""
+    # A shape that every sharding over these devices divides evenly.
+    shape = tuple(n * len(array.sharding.device_set) for n in array.shape)
+    devices = list(array.sharding.devices_indices_map(shape))  # in the order of the program
+    return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())  # type: ignore[no-untyped-call]
+
+
+def _shards(
+    array: jax.ShapeDtypeStruct, ndim: int
+) -> dict[jax.Device, tuple[tuple[int, int, int], ...]]:
+    """The ranges of the last axes that each device has; empty if other axes are sharded."""
+    leading = len(array.shape) - ndim
+    shards = {}
+    for device, slices in array.sharding.devices_indices_map(array.shape).items():
+        ranges = [axis.indices(n) for axis, n in zip(slices, array.shape, strict=True)]
+        if any(span != (0, n, 1) for span, n in zip(ranges[:leading], array.shape, strict=False)):
+            return {}
+        shards[device] = tuple(ranges[leading:])
+    return shards
+
+
+def _have_same_shards(group: Sequence[jax.ShapeDtypeStruct]) -> bool:
+    """True if each device has the same entries of all arrays, and all shards have one size."""
+    last = group[-1]
+    try:
+        last.sharding.shard_shape(last.shape)
+        wanted = _shards(last, len(last.shape))
+        return all(_shards(array, len(last.shape)) == wanted for array in group)
+    except ValueError:  # shards of different sizes
+        return False
+
+
+def _copies(array: jax.ShapeDtypeStruct) -> int:
+    """The number of devices that have the same entries."""
+    shards = _shards(array, len(array.shape))
+    return len(shards) // len(set(shards.values()))
