@@ -100,7 +100,7 @@ def test_link_leads_somewhere(page, target):
     assert (page.parent / target).exists()
 
 
-@pytest.mark.parametrize("page", ["minimize.md", "coming-from.md"])
+@pytest.mark.parametrize("page", ["tolerances.md", "coming-from.md"])
 def test_default_of_gtol_is_that_of_the_docstring(page):
     default = re.search(r"[\d.e-]+ in float32, [\d.e-]+ in float64", optax_ls.minimize.__doc__)[0]
     assert default in PAGES[page].read_text()
