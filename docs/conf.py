@@ -51,6 +51,7 @@ nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
+nb_output_stderr = "remove-warn"
 nb_execution_show_tb = True
 
 
@@ -63,10 +64,19 @@ nb_execution_cache_path = str(ROOT / "build" / "notebooks" / digest(sources))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the same outputs on every machine
 
 
+# Absolute values without gaps, and upright primes.
+SPACING = {
+    ">&#x0007C;<": ' lspace="0" rspace="0">&#x0007C;<',
+    "<mi>&#x02032;</mi>": "<mo>&#x02032;</mo>",
+}
+
+
 def visit_math(self, node):
     """Writes a formula as MathML, which browsers show without a script or a font of ours."""
     display = "inline" if node.tagname == "math" else "block"
     formula = latex2mathml.converter.convert(node.astext(), display=display)
+    for bad, good in SPACING.items():
+        formula = formula.replace(bad, good)
     self.body.append(formula if display == "inline" else f'<div class="formula">{formula}</div>')
     raise nodes.SkipNode
 
