@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -41,9 +42,12 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
 nitpick_ignore_regex = [
     ("py:.*", r"(jax|jnp|chex|numpy|np|typing|collections|matplotlib|scipy|optax)\b.*"),
-    ("py:class", r"ArrayTree|Bool|Best|Progress|optax_ls\._.*"),  # aliases, private parts of states
+    # The same without their modules, type variables, and the private parts of states.
+    ("py:class", r"Array|ArrayTree|Numeric|SupportsDType|dtype"),
+    ("py:class", r"LineSearch|ParamsType|Tree|Best|Progress|_\w+State|optax_ls\._.*"),
 ]
 
 # Notebooks. Their outputs are kept under build/ until the package or a library changes.
@@ -62,6 +66,27 @@ def digest(files):
 sources = [*sorted((ROOT / "optax_ls").rglob("*.py")), ROOT / "requirements" / "docs.txt"]
 nb_execution_cache_path = str(ROOT / "build" / "notebooks" / digest(sources))
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the same outputs on every machine
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm, in notebooks without widgets
+
+
+# Unions that Python writes out in signatures, and the names that the code has for them.
+ALIASES = {
+    r"Array \| ndarray \| bool \| number \| Iterable\[\w+\] \| Mapping\[Any, \w+\]": "ArrayTree",
+    r"Array \| ndarray \| bool \| number \| float \| int": "Numeric",
+    r"Callable\[\[Numeric\], Numeric\]": "Schedule",
+}
+
+
+def shorten(app, what, name, obj, options, signature, returned):
+    """Writes the names of types without modules, and aliases instead of unions."""
+    return short(signature), short(returned)
+
+
+def short(text):
+    text = re.sub(r"~?\b(?:\w+\.)+(?=[A-Za-z_]\w*)", "", text or "") or None
+    for union, alias in ALIASES.items():
+        text = text and re.sub(union, alias, text)
+    return text
 
 
 # Absolute values without gaps, and upright primes.
@@ -116,6 +141,7 @@ class LinksToCheckout(SphinxPostTransform):
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.add_post_transform(LinksToCheckout)
+    app.connect("autodoc-process-signature", shorten)
     # A change of this file builds all pages again.
     app.add_config_value("digest_of_conf", digest([Path(__file__)]), "env")
     return {"parallel_read_safe": True, "parallel_write_safe": True}

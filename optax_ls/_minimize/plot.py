@@ -137,7 +137,7 @@ def _draw_values(ax: Any, runs: list[History], has_minima: bool) -> None:
         return
     finite = np.concatenate(values)
     finite = finite[np.isfinite(finite)]
-    logarithmic = bool(finite.size and 0 < 10 * finite.min() < finite.max())
+    logarithmic = bool(finite.size and 0 < finite.min() < finite.max() / 10)
     _draw(ax, runs, values, logarithmic=logarithmic and not has_minima)
     ax.set_ylabel("value")
 

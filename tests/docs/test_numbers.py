@@ -32,6 +32,15 @@ def test_readme_names_the_requirements_of_the_package():
     assert f"Python 3.10, JAX {oldest['jax']}, chex and NumPy" in " ".join(README.split())
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
+def test_modules_that_a_page_names_exist(page):
+    modules = {path.name for path in (ROOT / "optax_ls").rglob("*.py")}
+    named = set(re.findall(r"[`/ ](\w+\.py)\b", (ROOT / page).read_text()))
+    assert len(named) > 5
+    tests = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    assert named - modules - tests == set()
+
+
 def test_readme_shows_what_the_command_prints(tmp_path):
     source = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "rosen" in b)
     (tmp_path / "rosen.py").write_text(source.partition("result =")[0])
