@@ -107,6 +107,7 @@ $(READY): requirements/dev.txt setup.cfg setup.py optax_ls/_version.py
 	@echo "Creating $(VENV) from requirements/dev.txt. The first time this takes a minute or two."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	rm -rf *.egg-info
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --use-pep517 --editable .
 	@touch $@
 
