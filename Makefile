@@ -1,5 +1,6 @@
 # All targets use .venv, which $(PYTHON) creates from requirements/dev.txt. The benchmarks need
-# Python 3.11 and use .venv-bench instead, created from requirements/bench.txt.
+# Python 3.11 and use .venv-bench instead, created from requirements/bench.txt; the site needs it
+# too and uses .venv-docs, created from requirements/docs.txt.
 # ARGS are options for a benchmark: make cutest ARGS="--problems AKIVA ROSENBR --jobs 1".
 
 PYTHON ?= python3
@@ -8,6 +9,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH := .venv-bench
 BENCH_READY := $(BENCH)/.ready
+DOCS := .venv-docs
+DOCS_READY := $(DOCS)/.ready
 
 # With this, `make matrix` also finds interpreters of pyenv that are not on the PATH.
 PYENV_BINS := $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.*/bin)
@@ -20,7 +23,7 @@ LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --n
 COMPILE = $(LOCK) setup.cfg --python-version
 
 .PHONY: help demo test conformance coverage lint types golden drift matrix dist wheelhouse \
-	offline-test audit bench cutest rosenbrock lock clean
+	offline-test audit docs bench cutest rosenbrock lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -72,6 +75,12 @@ audit: $(READY)  ## check the package for insecure code, the locks for known vul
 	$(BIN)/bandit --quiet --recursive optax_ls
 	$(BIN)/python -m distribution.audit requirements/*.txt
 
+docs: $(DOCS_READY)  ## build the site into build/site; every warning and every dead link is an error
+	PYTHONPATH=$(CURDIR) $(DOCS)/bin/python -m sphinx --quiet --fail-on-warning --keep-going --nitpicky \
+		--doctree-dir build/doctrees docs build/site || { rm -rf build/doctrees; exit 1; }
+	$(DOCS)/bin/python docs/check_links.py build/site
+	@echo "The site begins at build/site/index.html."
+
 bench: $(BENCH_READY)  ## measure speed and size of all solvers, write benchmarks/RESULTS.md
 	$(BENCH)/bin/python -m benchmarks.speed $(ARGS)
 
@@ -87,22 +96,26 @@ lock: $(READY)  ## renew the locked requirements
 	$(COMPILE) 3.10 --constraints requirements/dev.txt requirements/offline.in -o requirements/offline.txt
 	$(COMPILE) 3.10 requirements/oldest.in --extra test -o requirements/oldest.txt
 	$(COMPILE) 3.11 --constraints requirements/dev.txt --extra bench -o requirements/bench.txt
+	$(COMPILE) 3.11 --constraints requirements/dev.txt requirements/docs.in -o requirements/docs.txt
 	$(LOCK) --python-version 3.10 --constraints requirements/dev.txt requirements/build.in -o requirements/build.txt
 
 clean:  ## remove all files that make has created
-	rm -rf $(VENV) $(BENCH) .tox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(BENCH) $(DOCS) .tox .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): requirements/dev.txt setup.cfg setup.py optax_ls/_version.py
 	@echo "Creating $(VENV) from requirements/dev.txt. The first time this takes a minute or two."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	rm -rf *.egg-info
 	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --use-pep517 --editable .
 	@touch $@
 
 $(BENCH_READY): requirements/bench.txt
+$(DOCS_READY): requirements/docs.txt
+$(BENCH_READY) $(DOCS_READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$@ needs Python 3.11 or newer: pass one, for example PYTHON=python3.12")'
-	@echo "Creating $(BENCH) from requirements/bench.txt. The first time this takes a minute or two."
-	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --require-hashes -r requirements/bench.txt
+	@echo "Creating $(@D) from $<. The first time this takes a minute or two."
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --require-hashes -r $<
 	@touch $@

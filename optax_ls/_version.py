@@ -1,6 +1,6 @@
 """The version, the name and the requirements of the package."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 PROJECT = "optax_ls"
 LICENCE = "Apache-2.0"

@@ -23,19 +23,25 @@ def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> 
     between dots are searches that tried several steps. A dashed line shows ``gtol``. Many runs at
     once (from :func:`jax.vmap`) are many lines, each less the lowest value of its own.
 
-    It needs matplotlib, but neither pyplot nor a screen: nothing pops up and nothing is left open.
+    It needs matplotlib, but neither pyplot nor a screen, and opens no window.
 
     Args:
         result: what :func:`minimize` returned with ``history=True``, or its ``history``.
-        figure: where to draw, an empty matplotlib ``Figure`` or ``SubFigure``; a new one if None.
+        figure: an empty matplotlib ``Figure`` or ``SubFigure`` to draw in; a new one if None.
 
     Returns:
-        The figure: ``plot_history(result).savefig('course.png')``.
+        The figure.
 
     Raises:
         ValueError: the result has no history, or it is empty or being traced.
         TypeError: ``result`` is neither.
         ImportError: matplotlib is not installed.
+
+    Example:
+        .. code-block:: python
+
+            result = optax_ls.minimize(fun, params, history=True)
+            optax_ls.plot_history(result).savefig("history.png")
     """
     whole = result if isinstance(result, MinimizeResult) else None
     history = _history_of(result)
@@ -131,7 +137,7 @@ def _draw_values(ax: Any, runs: list[History], has_minima: bool) -> None:
         return
     finite = np.concatenate(values)
     finite = finite[np.isfinite(finite)]
-    logarithmic = bool(finite.size and 0 < 10 * finite.min() < finite.max())
+    logarithmic = bool(finite.size and 0 < finite.min() < finite.max() / 10)
     _draw(ax, runs, values, logarithmic=logarithmic and not has_minima)
     ax.set_ylabel("value")
 

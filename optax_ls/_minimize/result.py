@@ -26,7 +26,7 @@ class MinimizeStatus(enum.IntEnum):
     """Why :func:`minimize` stopped.
 
     Attributes:
-        RUNNING: it has not.
+        RUNNING: it has not stopped.
         GRADIENT_SMALL: no entry of the gradient is larger than ``gtol``. A success.
         VALUE_SETTLED: the value has stopped decreasing, by ``ftol`` or up to rounding. A success.
         ITERATION_LIMIT: ``max_iters`` iterations were made.
@@ -125,7 +125,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
 
     @property
     def success(self) -> Flag:
-        """Bool: whether the gradient is small or the value has settled."""
+        """Whether the gradient is small or the value has settled, a scalar of type bool."""
         successes = (int(status) for status in MinimizeStatus if status.success)
         with jax.transfer_guard_host_to_device("allow"):  # the codes
             return functools.reduce(operator.or_, (self.status == code for code in successes))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import outputs
 import pytest
 
 import optax_ls
@@ -45,11 +46,6 @@ def comments(source):
     return re.findall(r"^ *print\(.*\)  # (.+)$", source, re.MULTILINE)
 
 
-def without_numbers(lines):
-    """The words of lines: numbers in long outputs depend on rounding."""
-    return [re.sub(r"[\d.e+-]*\d[\d.e+-]*", "N", line).split() for line in lines]
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Runs a block in a namespace and a folder of its own; returns the lines that it prints."""
@@ -84,7 +80,8 @@ def test_block_prints_what_the_page_says(block, run):
     printed, said = run(block.source), comments(block.source)
     shown = block.output.splitlines()
     assert printed[: len(said)] == said
-    assert without_numbers(printed[len(said) :]) == without_numbers(shown)
+    assert len(printed[len(said) :]) == len(shown)
+    assert outputs.differences(shown, printed[len(said) :]) == []
 
 
 @pytest.mark.parametrize(
@@ -93,14 +90,14 @@ def test_block_prints_what_the_page_says(block, run):
         (path, link)
         for path in PAGES.values()
         for link in re.findall(r"\]\((.+?)\)", path.read_text())
-        if "://" not in link
+        if "://" not in link and not link.startswith("#")
     ],
 )
 def test_link_leads_somewhere(page, target):
-    assert (page.parent / target).exists()
+    assert (page.parent / target.partition("#")[0]).exists()
 
 
-@pytest.mark.parametrize("page", ["minimize.md", "coming-from.md"])
+@pytest.mark.parametrize("page", ["tolerances.md", "coming-from.md"])
 def test_default_of_gtol_is_that_of_the_docstring(page):
     default = re.search(r"[\d.e-]+ in float32, [\d.e-]+ in float64", optax_ls.minimize.__doc__)[0]
     assert default in PAGES[page].read_text()

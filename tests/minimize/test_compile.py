@@ -71,7 +71,7 @@ def test_unrolled_integrator_compiles_in_little_memory():
 @pytest.mark.skipif(not COMPILES_SMALL_LOOPS_WHOLE, reason="XLA compiles loops in parts")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 def test_loop_over_an_unrolled_integrator_takes_all_memory_of_this_jax():
-    """When this fails XLA has been mended: remove the advice from docs/xla.md and minimize.md."""
+    """When this fails XLA has been mended: remove the advice from docs/xla.md and docs/speed.md."""
     assert not compiles(GRADIENT_DESCENT)
     assert compiles(GRADIENT_DESCENT, AS_SEVERAL_FUNCTIONS)
 

@@ -1,0 +1,71 @@
+"""Versions, dates and outputs in README.md and the files beside it are true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import outputs
+import pytest
+
+import optax_ls
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_changelog_ends_with_this_version_and_its_date():
+    version, date = re.search(
+        r"^## \[(\d.*)\] - (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    ).groups()
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert version == optax_ls.__version__
+    assert f"\nversion: {version}\ndate-released: {date}\n" in citation
+
+
+def test_readme_shows_outputs_of_this_version():
+    assert set(re.findall(r"optax_ls (\d+\.\d+\.\d+)", README)) == {optax_ls.__version__}
+
+
+def test_readme_names_the_requirements_of_the_package():
+    oldest = {name: spec.removeprefix(">=") for name, spec in optax_ls._version.REQUIRES.items()}
+    assert f"Python 3.10, JAX {oldest['jax']}, chex and NumPy" in " ".join(README.split())
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
+def test_modules_that_a_page_names_exist(page):
+    modules = {path.name for path in (ROOT / "optax_ls").rglob("*.py")}
+    named = set(re.findall(r"[`/ ](\w+\.py)\b", (ROOT / page).read_text()))
+    assert len(named) > 5
+    tests = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    assert named - modules - tests == set()
+
+
+def test_readme_shows_what_the_command_prints(tmp_path):
+    source = next(b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "rosen" in b)
+    (tmp_path / "rosen.py").write_text(source.partition("result =")[0])
+    call = re.search(r"\$ python -m optax_ls (minimize .*)\n((?: {4}.*\n)+)", README)
+    done = subprocess.run(
+        [sys.executable, "-m", "optax_ls", *call[1].split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    printed = done.stdout.splitlines()
+    assert outputs.differences([line[4:] for line in call[2].splitlines()], printed) == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "agree"),
+    [
+        ("evaluations  47", "evaluations  50", True),
+        ("evaluations  47", "evaluations  90", False),
+        ("value 0.0697", "value 0.069703", True),
+        ("value 0.5", "value 0.6", False),
+        ("value 0", "value 1.2e-14", True),
+        ("success True", "success False", False),
+    ],
+)
+def test_outputs_agree_if_their_numbers_are_close(shown, printed, agree):
+    assert outputs.lines_agree(shown, printed) == agree
