@@ -132,10 +132,11 @@ def evaluate_trial(
         grads = *grads, masked(grad, bounds.moving(params, state.direction))
     slope_init, slope, *beyond = reductions.slopes(state.direction, grads, dtype)
     if bounds is not None:
-        # Entries stop at their bounds at a step of 1. There the slope is any between those of both
-        # sides.
-        kinked = jnp.clip(0, jnp.minimum(slope, beyond[0]), jnp.maximum(slope, beyond[0]))
-        slope = jnp.where(step < 1, slope, jnp.where(step > 1, beyond[0], kinked))
+        # Entries stop at their bounds at a step of 1. The slope there is that of the side on which
+        # the value falls, and 0 if there is none: then the step is the minimum.
+        (ahead,) = beyond
+        at_kink = jnp.where(slope > 0, slope, jnp.minimum(ahead, 0))
+        slope = jnp.where(step < 1, slope, jnp.where(step > 1, ahead, at_kink))
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     trial = Trial(step, value, grad_norm, slope_init, slope, relative_slope, is_finite)
     return Point(params, grad, aux), trial
