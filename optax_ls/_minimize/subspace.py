@@ -4,21 +4,24 @@ All inner products leave the fixed entries out. So does a pair whose s lies most
 shows their curvature.
 """
 
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from .._core import numerics, reductions
+from .._core import numerics, reductions, tree
 from .._core.lbfgs.compact import Coefficients, Pair, Products, add_pair
 from .._core.lbfgs.direction import Rows
-from .._core.types import Flag, Params
+from .._core.types import Flag, Params, Scalar
 
 # A pair takes part if the free entries have at least this fraction of its <s, s>. Of 195 runs of
 # bounded problems of CUTEst from varied starts, 164 succeed instead of 159.
 _LEAST_FREE = 0.1
+# The entries of a leaf that are read at once, where leaves are not sharded.
+_PART = 1 << 13
 
 
 class Free(NamedTuple):
@@ -44,6 +47,38 @@ class Free(NamedTuple):
         return num_changed > 0, num_fixed > 0, free >= _LEAST_FREE * whole
 
 
+def _products(
+    rows_s: jax.Array, rows_y: jax.Array, free: jax.Array, dtype: DTypeLike
+) -> Sequence[jax.Array]:
+    """S'S, S'Y and Y'Y of the free entries, row k with pair k, and the <s, s> of all entries."""
+
+    def with_pair(s_and_y: tuple[jax.Array, jax.Array]) -> Sequence[jax.Array]:
+        s, y = (jnp.where(free, x, jnp.zeros_like(x)) for x in s_and_y)
+        pairs = (rows_s, s), (rows_s, y), (rows_y, y), (s_and_y[0], s_and_y[0])
+        return [reductions.dot(*pair, dtype) for pair in pairs]
+
+    # One pair after the other, since all masked rows at once would double the memory.
+    products: Sequence[jax.Array] = jax.lax.map(with_pair, (rows_s, rows_y))
+    return products
+
+
+def _products_by_parts(
+    rows_s: jax.Array, rows_y: jax.Array, free: jax.Array, dtype: DTypeLike
+) -> Sequence[jax.Array]:
+    """The same, part by part of the leading axis of the leaf, so each part stays in the cache."""
+    size = max(1, _PART * len(free) // free.size)
+    num_parts = len(free) // size
+
+    def part(begin: Union[int, Scalar], size: int) -> Sequence[jax.Array]:
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=size)
+        return _products(cut(rows_s, axis=1), cut(rows_y, axis=1), cut(free, axis=0), dtype)
+
+    rest = part(num_parts * size, len(free) - num_parts * size)
+    add = lambda k, total: tree.add(total, part(k * size, size))  # noqa: E731
+    total: Sequence[jax.Array] = jax.lax.fori_loop(0, num_parts, add, rest)
+    return total
+
+
 def of_free_entries(
     coefficients: Coefficients, rows: Rows, slot: jax.Array, free: Params
 ) -> Coefficients:
@@ -54,17 +89,11 @@ def of_free_entries(
     dtype, size = coefficients.s_g.dtype, len(coefficients.s_g)
 
     def local(rows_s: jax.Array, rows_y: jax.Array, free: jax.Array) -> Sequence[jax.Array]:
-        def with_pair(s_and_y: tuple[jax.Array, jax.Array]) -> Sequence[jax.Array]:
-            s, y = (jnp.where(free, x, jnp.zeros_like(x)) for x in s_and_y)
-            pairs = (rows_s, s), (rows_s, y), (rows_y, y), (s_and_y[0], s_and_y[0])
-            return [reductions.dot(*pair, dtype) for pair in pairs]
-
-        # One pair after the other, since all masked rows at once would double the memory.
-        products: Sequence[jax.Array] = jax.lax.map(with_pair, (rows_s, rows_y))
-        return products
+        # On several devices, parts of a sharded leaf would have to be gathered.
+        by_parts = free.ndim > 0 and free.size > _PART and jax.device_count() == 1
+        return (_products_by_parts if by_parts else _products)(rows_s, rows_y, free, dtype)
 
     shapes = (size, size), (size, size), (size, size), (size,)
-    # Row k of each has the products with pair k.
     s_s, s_y, y_y, whole = reductions.sums(local, (*rows, free), shapes, dtype)
     if coefficients.bends is not None:
         bends = coefficients.bends

@@ -270,15 +270,19 @@ def temporary_words(run, size):
     return analysis.temp_size_in_bytes / 4 / size
 
 
-@pytest.mark.parametrize("wanted", [None, "params"], ids=["result", "params"])
-def test_temporary_memory_is_that_of_the_pairs_and_a_few_vectors(wanted):
+@pytest.mark.parametrize(
+    "wanted, bounds, vectors",
+    [(None, None, 8), ("params", None, 8), (None, (0.1, 0.5), 12)],
+    ids=["result", "params", "bounds"],
+)
+def test_temporary_memory_is_that_of_the_pairs_and_a_few_vectors(wanted, bounds, vectors):
     size, memory_size = 1_000_000, 10
 
     def run(x):
-        result = optax_ls.minimize(quartics, x, memory_size=memory_size)
+        result = optax_ls.minimize(quartics, x, memory_size=memory_size, bounds=bounds)
         return getattr(result, wanted) if wanted else result
 
-    vectors = 8 if jax.__version_info__ >= (0, 5) else 9
+    vectors += jax.__version_info__ < (0, 5)
     assert temporary_words(run, size) <= 2 * memory_size + vectors + 0.01
 
 
