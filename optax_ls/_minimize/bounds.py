@@ -2,8 +2,8 @@
 
 The iterates move along projected paths, ``P(x + step d)`` with P the projection onto the box
 (Bertsekas, Projected Newton methods for optimization problems with simple constraints, SIAM J.
-Control and Optimization 20 (1982), 221-246). An entry at a bound is fixed for an iteration if the
-gradient there points outwards. The direction is that of L-BFGS in the space of the free entries:
+Control and Optimization 20 (1982), 221-246). An entry at a bound is fixed for an iteration if
+descent would leave the box there. The direction is that of L-BFGS in the space of the free entries:
 all inner products of pairs leave the fixed ones out, and so does a pair whose s lies mostly among
 them. The direction ends at the box: its entries that would leave reach their bound at a step of 1,
 as in the projected step of Morales & Nocedal, ACM TOMS 38 (2011), 7:1-7:4. So the objective is

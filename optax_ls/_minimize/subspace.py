@@ -47,7 +47,7 @@ class Free(NamedTuple):
         return num_changed > 0, num_fixed > 0, free >= _LEAST_FREE * whole
 
 
-def _products(
+def masked_products(
     rows_s: jax.Array, rows_y: jax.Array, free: jax.Array, dtype: DTypeLike
 ) -> Sequence[jax.Array]:
     """S'S, S'Y and Y'Y of the free entries, row k with pair k, and the <s, s> of all entries."""
@@ -62,7 +62,7 @@ def _products(
     return products
 
 
-def _products_by_parts(
+def masked_products_by_parts(
     rows_s: jax.Array, rows_y: jax.Array, free: jax.Array, dtype: DTypeLike
 ) -> Sequence[jax.Array]:
     """The same, part by part of the leading axis of the leaf, so each part stays in the cache."""
@@ -71,7 +71,7 @@ def _products_by_parts(
 
     def part(begin: Union[int, Scalar], size: int) -> Sequence[jax.Array]:
         cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=begin, slice_size=size)
-        return _products(cut(rows_s, axis=1), cut(rows_y, axis=1), cut(free, axis=0), dtype)
+        return masked_products(cut(rows_s, axis=1), cut(rows_y, axis=1), cut(free, axis=0), dtype)
 
     rest = part(num_parts * size, len(free) - num_parts * size)
     add = lambda k, total: tree.add(total, part(k * size, size))  # noqa: E731
@@ -91,7 +91,9 @@ def of_free_entries(
     def local(rows_s: jax.Array, rows_y: jax.Array, free: jax.Array) -> Sequence[jax.Array]:
         # On several devices, parts of a sharded leaf would have to be gathered.
         by_parts = free.ndim > 0 and free.size > _PART and jax.device_count() == 1
-        return (_products_by_parts if by_parts else _products)(rows_s, rows_y, free, dtype)
+        return (masked_products_by_parts if by_parts else masked_products)(
+            rows_s, rows_y, free, dtype
+        )
 
     shapes = (size, size), (size, size), (size, size), (size,)
     s_s, s_y, y_y, whole = reductions.sums(local, (*rows, free), shapes, dtype)

@@ -13,6 +13,7 @@ from scipy.optimize import Bounds, lsq_linear
 
 import optax_ls
 from optax_ls import MinimizeStatus
+from optax_ls._minimize.subspace import masked_products_by_parts
 
 LINESEARCHES = ["more_thuente", "zoom", "backtracking"]
 each_linesearch = pytest.mark.parametrize("linesearch", LINESEARCHES)
@@ -92,6 +93,44 @@ def test_box_constrained_quadratics_agree_with_a_dense_active_set(seed, x64):
 
 def quadratic(x, q, c):
     return x @ q @ x / 2 + c @ x
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.filterwarnings("ignore:The optimal value found")
+def test_a_gaussian_process_agrees_with_scikit_learn(x64):
+    models = pytest.importorskip("sklearn.gaussian_process")
+    kernels = models.kernels
+    x = np.linspace(0, 5, 20)[:, None]
+    y = np.sin(2 * x[:, 0]) + 0.1 * np.random.default_rng(0).normal(size=20)
+    kernel = kernels.RBF(1.0, (1e-1, 0.5)) + kernels.WhiteKernel(0.1, (1e-3, 1e1))
+    model = models.GaussianProcessRegressor(kernel, alpha=0, random_state=0).fit(x, y)
+
+    def fun(theta):  # minus the logarithm of the marginal likelihood
+        length, noise = jnp.exp(theta)
+        covariance = jnp.exp(-((x - x.T) ** 2) / (2 * length**2)) + noise * jnp.eye(20)
+        chol = jnp.linalg.cholesky(covariance)
+        white = jax.scipy.linalg.solve_triangular(chol, y, lower=True)
+        return white @ white / 2 + jnp.log(jnp.diagonal(chol)).sum() + 10 * jnp.log(2 * jnp.pi)
+
+    lower, upper = kernel.bounds.T
+    result = optax_ls.minimize(fun, kernel.theta.clip(lower, upper), bounds=(lower, upper))
+    assert_minimum(fun, result, lower, upper, atol=1e-6)
+    assert result.active[0] == 1
+    np.testing.assert_allclose(result.params, model.kernel_.theta, atol=1e-4)
+    np.testing.assert_allclose(-result.value, model.log_marginal_likelihood_value_, rtol=1e-8)
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("shape", [(20_000,), (3, 7001), (2, 8192)])
+def test_products_of_free_entries_by_parts(shape, x64):
+    rng = np.random.default_rng(0)
+    s, y = rng.normal(size=(2, 4, *shape))
+    free = rng.random(shape) < 0.5
+    found = masked_products_by_parts(*map(jnp.asarray, (s, y, free)), "float64")
+    whole = np.sum(s.reshape(4, -1) ** 2, axis=1)
+    s, y = s.reshape(4, -1)[:, free.ravel()], y.reshape(4, -1)[:, free.ravel()]
+    for product, wanted in zip(found, (s @ s.T, y @ s.T, y @ y.T, whole), strict=True):
+        np.testing.assert_allclose(product, wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_a_function_that_only_a_bound_keeps_from_falling_without_end():

@@ -271,7 +271,7 @@ def temporary_words(run, size):
 
 
 @pytest.mark.parametrize(
-    "wanted, bounds, vectors",
+    ("wanted", "bounds", "vectors"),
     [(None, None, 8), ("params", None, 8), (None, (0.1, 0.5), 12)],
     ids=["result", "params", "bounds"],
 )
