@@ -77,6 +77,8 @@ def test_block_prints_what_the_page_says(block, run):
     imported = re.findall(r"^ *(?:import|from) (\w+)", block.source, re.MULTILINE)
     for name in imported:
         pytest.importorskip(name, minversion=VERSIONS.get(name))
+    if oldest := re.match(r"# needs JAX ([\d.]+)\n", block.source):
+        pytest.importorskip("jax", minversion=oldest[1])
     printed, said = run(block.source), comments(block.source)
     shown = block.output.splitlines()
     assert printed[: len(said)] == said

@@ -1,7 +1,7 @@
 """Valid objectives compile, and compiling takes no more memory than their gradient does.
 
 JAX 0.11 and newer compile a small loop as one function. XLA then copies a long expression of few
-numbers until memory is gone, in every loop: docs/xla.md has the flag that prevents it.
+numbers until memory is gone, in every loop: docs/speed.md has the flag that prevents it.
 """
 
 import os
