@@ -17,8 +17,8 @@ from .._core.lbfgs.compact import Coefficients, Pair, Products, add_pair
 from .._core.lbfgs.direction import Rows
 from .._core.types import Flag, Params, Scalar
 
-# A pair takes part if the free entries have at least this fraction of its <s, s>. Of 195 runs of
-# bounded problems of CUTEst from varied starts, 164 succeed instead of 159.
+# A pair takes part if the free entries have at least this fraction of its <s, s>. In a model of the
+# method in NumPy, 164 instead of 159 of 195 runs on bounded problems of CUTEst then succeed.
 _LEAST_FREE = 0.1
 # The entries of a leaf that are read at once, where leaves are not sharded.
 _PART = 1 << 13
