@@ -158,7 +158,7 @@ def test_without_history():
 
 def test_empty_history():
     with pytest.raises(ValueError, match="empty"):
-        optax_ls.plot_history(optax_ls.History.empty(3, jnp.float32))
+        optax_ls.plot_history(optax_ls.History(*[jnp.zeros(3)] * 3, jnp.zeros(3, int)))
 
 
 def test_neither_result_nor_history():
