@@ -84,10 +84,13 @@ def new_direction(
     )
     if bounds is not None and free is not None:
         downhill = bounds.shortened(params, masked(downhill, free.now))
-    held: tuple[Coefficients, Params] = batching.hold(
-        decision.new_direction, (new, downhill), (coefficients, old_direction)
+    # Where no direction is due there is no pair either, and only the products with g are new.
+    s_g, y_g, downhill = batching.hold(
+        decision.new_direction,
+        (new.s_g, new.y_g, downhill),
+        (coefficients.s_g, coefficients.y_g, old_direction),
     )
-    return held
+    return new._replace(s_g=s_g, y_g=y_g), downhill
 
 
 def _with_pair(
