@@ -84,3 +84,21 @@ def test_objective_may_scatter():
 
     result = optax_ls.minimize(fun, jnp.ones(3), args=(jnp.arange(3.0),))
     np.testing.assert_allclose(result.params, [1.0, 2.0, 0.0], atol=1e-4)
+
+
+CACHED = """
+import jax, jax.numpy as jnp, optax_ls
+jax.config.update("jax_compilation_cache_dir", {folder!r})
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+optax_ls.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(3))
+"""
+
+
+def test_a_second_process_finds_all_programs_in_the_cache(tmp_path):
+    def run():
+        assert compiles(CACHED.format(folder=str(tmp_path)))
+        return {path.name for path in tmp_path.iterdir() if path.name.endswith("-cache")}
+
+    first = run()
+    assert any("advance" in name for name in first)
+    assert run() == first
