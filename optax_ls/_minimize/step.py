@@ -199,22 +199,24 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     to_trial = is_first | accepted | is_lower
     arrival = tree.where(to_trial, trial.as_best, best)
 
-    eps = float(numerics.finfo(trial.value.dtype).eps)
     falls, flattens = termination.fall(best.value, trial.value, trial.slope_init, trial.slope)
     is_noisy = termination.is_noise(
         trial.step, trial.value - state.value, trial.slope_init, trial.slope
     )
+    # A search that ends where the slope is no flatter had a direction of the wrong scale.
+    restarts = failed | (moves & searched.done & searched.failed & ~flattens)
     outcome = Outcome(
         is_first=is_first,
         is_fresh=state.fresh,
         moved=moves,
         accepted=accepted,
         failed=failed,
+        restarts=restarts,
         is_finite=trial.is_finite,
         falls=trial.is_finite & falls & ~is_first,
         flattens=flattens,
         predicted_decrease=-trial.slope_init,
-        rounding=eps * jnp.maximum(jnp.abs(state.value), trial.relative_slope),
+        relative_slope=trial.relative_slope,
         is_noisy=trial.is_finite & is_noisy & ~is_first,
         value_before=state.value,
         value=jnp.where(moves, arrival.value, state.value),
@@ -229,7 +231,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         to_trial=to_trial,
         keeps_best=is_lower & ~is_done,
         new_direction=moves | failed,
-        restarts=failed,
+        restarts=restarts,
         is_pair=outcome.iterated,
         # After a search that failed the pairs are kept until steepest descent has succeeded: that
         # may be the end.

@@ -11,8 +11,8 @@ After any other search that failed, steepest descent is tried once (see ``step.p
 
 A function without lower bound shows in trials: the value falls, and the slope gets no flatter. An
 interval that has no flatter slope grows with every trial, so such trials in a row reach farther
-than any scale that the function may have. Where other params curve the line, iterations that lower
-a negative value by a quarter of itself count instead.
+than any scale that the function may have. Where other params curve the line, iterations after which
+a negative value has doubled count instead, if they follow each other soon.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
@@ -38,11 +38,13 @@ _FALLS = 64
 # A trial shows it if the value falls by this fraction of itself, and if the slope is at least this
 # fraction of that at the iterate.
 _FALL, _STEEP = 0.01, 0.9
-# An iteration shows it if it lowers a negative value by this fraction of itself, and counts twice.
-_GROWTH = 0.25
+# An iteration shows it if a negative value has doubled since the last one that did. So many show
+# that the fall has no end; each is forgotten within so many other iterations.
+_DOUBLINGS, _MEMORY = 24, 24
 # Values below -max^0.4 that fall into values that are not finite do so by overflow. So do those of
-# a search that failed at such a wall after this many trials in a row, as log x at x = 0.
-_HUGE, _FALLS_TO_WALL = 0.4, 16
+# a search that failed at such a wall after this many signs of a fall, as log x at x = 0; and after
+# so many a fall may end because rounding hides it.
+_HUGE, _FALLS_TO_END = 0.4, 16
 
 
 class Limits(NamedTuple):
@@ -79,8 +81,10 @@ class Progress(NamedTuple):
         value_init: scalar of the search dtype, the objective at the start.
         lowest: scalar of the search dtype, the lowest value of all iterates.
         stalled: counter, iterations since the value last decreased.
-        falling: counter, trials and iterations that showed a fall without end; halved by an
-            iteration that did not.
+        falling: counter, trials that showed a fall without end; halved at the end of a search that
+            showed that it ends.
+        doubled: scalar of the search dtype, the last value that a negative value had doubled to.
+        growing: counter, ``_MEMORY`` for each such value, less one for each other iteration.
         restarted: bool, whether the search under way is along steepest descent.
         hit_nonfinite: bool, whether that search has met a value that is not finite.
         met_noise: bool, whether it has met a value that does not follow its slopes.
@@ -92,6 +96,8 @@ class Progress(NamedTuple):
     lowest: jax.Array
     stalled: jax.Array
     falling: jax.Array
+    doubled: jax.Array
+    growing: jax.Array
     restarted: jax.Array
     hit_nonfinite: jax.Array
     met_noise: jax.Array
@@ -101,7 +107,12 @@ class Progress(NamedTuple):
     def init(cls, infinite: jax.Array) -> "Progress":
         """Before the first evaluation."""
         no, zero = jnp.zeros((), bool), numerics.counter()
-        return cls(infinite, infinite, zero, zero, no, no, no, no)
+        return cls(infinite, infinite, zero, zero, infinite, zero, no, no, no, no)
+
+    @property
+    def signs(self) -> jax.Array:
+        """Counter, signs of a fall without end: trials, or as much in iterations."""
+        return jnp.maximum(self.falling, self.growing * _FALLS // (_DOUBLINGS * _MEMORY))
 
 
 class Outcome(NamedTuple):
@@ -113,11 +124,13 @@ class Outcome(NamedTuple):
         moved: whether the iterate moved.
         accepted: whether it moved to a step that the search accepted.
         failed: whether the search failed.
+        restarts: whether the next search is along steepest descent.
         is_finite: whether value, gradient and params of the trial are finite.
         falls: whether the trial showed a fall without end.
         flattens: whether the trial showed that the fall ends.
         predicted_decrease: minus the slope at the iterate.
-        rounding: the change of the value if it or the params change by one unit in the last place.
+        relative_slope: the change of the value if a param changes by itself, to first order; the
+            largest one.
         is_noisy: whether the trial showed that rounding hides the predicted decrease.
         value_before: the objective at the iterate before.
         value: the objective at the iterate.
@@ -128,11 +141,12 @@ class Outcome(NamedTuple):
     moved: jax.Array
     accepted: jax.Array
     failed: jax.Array
+    restarts: jax.Array
     is_finite: jax.Array
     falls: jax.Array
     flattens: jax.Array
     predicted_decrease: jax.Array
-    rounding: jax.Array
+    relative_slope: jax.Array
     is_noisy: jax.Array
     value_before: jax.Array
     value: jax.Array
@@ -141,6 +155,12 @@ class Outcome(NamedTuple):
     def iterated(self) -> jax.Array:
         """Whether the evaluation ended an iteration."""
         return self.moved & ~self.is_first
+
+    @property
+    def rounding(self) -> jax.Array:
+        """The change of the value if it or the params change by one unit in the last place."""
+        largest = jnp.maximum(jnp.abs(self.value_before), self.relative_slope)
+        return float(numerics.finfo(self.value.dtype).eps) * largest
 
 
 def fall(
@@ -193,8 +213,9 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     # Where a search failed, its best trial may be lower by rounding.
     visible = jnp.where(outcome.accepted, 0, outcome.rounding)
     is_lower = outcome.is_first | (before.lowest - value > visible)
-    grows = outcome.iterated & (outcome.value_before - value >= -_GROWTH * value) & (value < 0)
-    falling = numerics.add_counters(before.falling, outcome.falls + 2 * grows)
+    doubles = outcome.iterated & (value < 2 * jnp.minimum(before.doubled, 0))
+    forgotten = jnp.maximum(before.growing - outcome.iterated, 0)
+    falling = before.falling + outcome.falls + 2 * doubles
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
@@ -206,8 +227,10 @@ def update(before: Progress, outcome: Outcome) -> Progress:
         value_init=jnp.where(outcome.is_first, value, before.value_init),
         lowest=jnp.minimum(value, before.lowest),
         stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
-        falling=jnp.where(has_flattened & ~grows, falling // 2, falling),
-        restarted=outcome.failed | (before.restarted & ~outcome.moved),
+        falling=jnp.where(has_flattened & ~doubles, falling // 2, falling),
+        doubled=jnp.where(doubles, value, before.doubled),
+        growing=jnp.where(doubles, before.growing + _MEMORY, forgotten),
+        restarted=outcome.restarts | (before.restarted & ~outcome.moved),
         hit_nonfinite=hit_nonfinite,
         met_noise=met_noise,
         settled=jnp.where(outcome.failed & ~before.restarted, has_settled, before.settled),
@@ -229,11 +252,13 @@ def status(
     has_settled = (outcome.iterated & has_settled) | (
         outcome.failed & after.settled & (before.restarted | is_invisible)
     )
-    is_huge = after.lowest < -(finfo.max**_HUGE)
+    is_huge, signs = after.lowest < -(finfo.max**_HUGE), after.signs
     has_overflowed = after.hit_nonfinite & jnp.where(
-        outcome.failed, is_huge | (after.falling >= _FALLS_TO_WALL), is_huge & (after.falling > 0)
+        outcome.failed, is_huge | (signs >= _FALLS_TO_END), is_huge & (signs > 0)
     )
-    is_unbounded = (after.falling >= _FALLS) | has_overflowed
+    # No minimum: a negative value depends on a param as a line does.
+    is_line = (signs >= _FALLS_TO_END) & (2 * outcome.relative_slope > -value)
+    is_unbounded = (signs >= _FALLS) | has_overflowed | (has_settled & is_line)
     return _first_of(
         (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),
         (is_unbounded, MinimizeStatus.UNBOUNDED),

@@ -74,6 +74,11 @@ def test_fit_whose_minimum_is_zero_is_a_success(x64):
 
 # Falling without end.
 
+
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
 UNBOUNDED = {
     "linear": (jnp.sum, [0.0, 0.0, 0.0]),
     "steep": (lambda x: 1e10 * jnp.sum(x) + 1e12, [0.0, 0.0]),
@@ -84,6 +89,7 @@ UNBOUNDED = {
         lambda x: jnp.sum(jnp.arange(1, 10) * (x[1:] - 1) ** 2) - x[0] ** 2,
         [0.1] * 10,
     ),
+    "convex_rest": (lambda x: jnp.sum((x[1:] - 2) ** 2) - x[0], [0.0] * 4),
     "cubic": (lambda x: jnp.sum(x**3), [-1.0, -1.0]),
     "quartic": (lambda x: -jnp.sum(x**4), [1.0, 1.0]),
     "exponential": (lambda x: -jnp.exp(x[0]) + x[1] ** 2, [0.0, 1.0]),
@@ -101,6 +107,8 @@ BOUNDED = {
     "double_well": (lambda x: -(x[0] ** 2) + x[0] ** 4, [1e-5]),
     "wall": (lambda x: jnp.where(jnp.any(x < -2), jnp.nan, jnp.sum(x)), [1.0, 1.0]),
     "root": (lambda x: jnp.sum(jnp.sqrt(x)), [1.0, 1.0]),
+    "valley": (lambda x: rosenbrock(x[1:]) - x[0] + 1e-6 * x[0] ** 2, [0.0] * 5),
+    "leaving_saddle": (lambda x: jnp.sum(x**4 - jnp.arange(1, 7) * x**2), [1e-8] * 6),
 }
 
 
@@ -115,14 +123,18 @@ def test_fall_without_end_is_named_after_some_hundred_evaluations(fun, start, x6
     assert np.isfinite(result.value)
 
 
-@pytest.mark.parametrize("x64", [True], indirect=True)
-def test_one_falling_param_among_convex_ones_is_noticed(x64):
-    def fun(x):
-        return jnp.sum(jnp.arange(1.0, 20) * (x[1:] - 1) ** 2) + 0.01 * x[0]
+AMONG_CONVEX_ONES = {
+    "quadratic": lambda x: jnp.sum(jnp.arange(1.0, 4) * (x[1:] - 1) ** 2) + 0.01 * x[0],
+    "cosh": lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) - x[0],
+}
 
-    result = optax_ls.minimize(fun, jnp.zeros(20))
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+@pytest.mark.parametrize("fun", AMONG_CONVEX_ONES.values(), ids=AMONG_CONVEX_ONES)
+def test_one_falling_param_among_convex_ones_is_noticed(fun, x64):
+    result = optax_ls.minimize(fun, jnp.zeros(4))
     assert result.status == MinimizeStatus.UNBOUNDED
-    assert result.num_evals < 200
+    assert result.num_evals < 300
 
 
 @each_dtype
