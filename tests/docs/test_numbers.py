@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import outputs
 import pytest
 
@@ -30,6 +32,38 @@ def test_readme_shows_outputs_of_this_version():
 def test_readme_names_the_requirements_of_the_package():
     oldest = {name: spec.removeprefix(">=") for name, spec in optax_ls._version.REQUIRES.items()}
     assert f"Python 3.10, JAX {oldest['jax']}, chex and NumPy" in " ".join(README.split())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md"])
+def test_page_names_the_optax_that_the_tests_use(page):
+    locked = re.search(r"^optax==(\S+)", (ROOT / "requirements" / "dev.txt").read_text(), re.M)[1]
+    assert set(re.findall(r"Optax (\d+\.\d+\.\d+)", (ROOT / page).read_text())) == {locked}
+
+
+def test_readme_counts_the_compilations_of_optax_and_its_copies_of_the_objective():
+    """Those of this package are counted in tests/core/test_program.py."""
+    optax = pytest.importorskip("optax", minversion="0.2.8")
+    solver, traces = optax.lbfgs(), []
+
+    def fun(x):
+        return jnp.sum(jnp.sinh(x) ** 2)
+
+    value_and_grad = optax.value_and_grad_from_state(fun)
+
+    def step(x, state):
+        traces.append(None)
+        value, grad = value_and_grad(x, state=state)
+        updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fun)
+        return optax.apply_updates(x, updates), state
+
+    x, step = jnp.ones(3), jax.jit(step)
+    state = solver.init(x)
+    copies = step.lower(x, state).as_text().count("chlo.sinh")
+    for _ in range(4):
+        x, state = step(x, state)
+    assert (copies, len(traces)) == (3, 2)
+    assert "so `jit(step)` compiles twice |" in README
+    assert "| 3 with zoom | 2: one in the line search, one for the start |" in README
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
