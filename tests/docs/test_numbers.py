@@ -66,6 +66,31 @@ def test_readme_counts_the_compilations_of_optax_and_its_copies_of_the_objective
     assert "| 3 with zoom | 2: one in the line search, one for the start |" in README
 
 
+@pytest.mark.parametrize(("column", "m"), [(2, 10), (3, 50)])
+def test_estimate_for_many_devices_follows_from_its_formulas(column, m):
+    gigabytes = 4 / 256  # of a vector, per device
+
+    def traffic(vectors):
+        return [vectors * gigabytes, vectors * gigabytes / 2000 * 1000]  # and milliseconds
+
+    wanted = {
+        "2m + 8 vectors": [(2 * m + 8) * gigabytes],
+        "4m vectors, two passes": traffic(4 * m),
+        "2m + 4": [4 * (2 * m + 4)],
+        "3": [0.3],
+        "1": [0.1],
+        "3m^2 + m": [4 * (3 * m**2 + m) / 1000],
+        "3m^2 vectors": traffic(3 * m**2),
+        "2n numbers, once per evaluation": [2 * 4, 2 * 4 / 50 * 1000],
+        "2m + 4 vectors": [4 * (2 * m + 4)],
+    }
+    page = (ROOT / "docs" / "many-devices.md").read_text()
+    table = page.split("| per device |")[1].split("--- |\n")[1]
+    rows = [line.split(" | ") for line in table.split("\n\n")[0].splitlines()]
+    shown = {row[1]: [float(x) for x in re.findall(r"[\d.]+", row[column])] for row in rows}
+    assert shown == {formula: pytest.approx(values, rel=0.05) for formula, values in wanted.items()}
+
+
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
 def test_modules_that_a_page_names_exist(page):
     modules = {path.name for path in (ROOT / "optax_ls").rglob("*.py")}
