@@ -123,6 +123,8 @@ def test_readme_shows_what_the_command_prints(tmp_path):
         ("value 0.0697", "value 0.069703", True),
         ("value 0.5", "value 0.6", False),
         ("value 0", "value 1.2e-14", True),
+        ("|gradient| 8.4e-06", "|gradient| 2.1e-06", True),
+        ("|gradient| 8.4e-06", "|gradient| 2.1e-04", False),
         ("success True", "success False", False),
     ],
 )
