@@ -25,8 +25,10 @@ def test_changelog_ends_with_this_version_and_its_date():
     assert f"\nversion: {version}\ndate-released: {date}\n" in citation
 
 
-def test_readme_shows_outputs_of_this_version():
-    assert set(re.findall(r"optax_ls (\d+\.\d+\.\d+)", README)) == {optax_ls.__version__}
+@pytest.mark.parametrize("page", ["README.md", "docs/air-gap.md", "docs/reproducibility.md"])
+def test_page_shows_files_and_outputs_of_this_version(page):
+    versions = re.findall(r"optax_ls[- ](\d+\.\d+\.\d+)", (ROOT / page).read_text())
+    assert set(versions) == {optax_ls.__version__}
 
 
 def test_readme_names_the_requirements_of_the_package():
