@@ -7,10 +7,13 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[+-]?\d+)?")
 
 
 def _numbers_are_close(shown, printed):
-    """Counts within a quarter, and other numbers to three digits: both depend on rounding."""
+    """Counts within a quarter, and others to three digits, but small ones to their order."""
     if re.fullmatch(r"-?\d+", shown) and re.fullmatch(r"-?\d+", printed):
         return math.isclose(int(shown), int(printed), rel_tol=0.25, abs_tol=1)
-    return math.isclose(float(shown), float(printed), rel_tol=1e-3, abs_tol=1e-3)
+    small, large = sorted(abs(float(number)) for number in (shown, printed))
+    if large < 1e-3:  # rounding decides
+        return large < 1e-6 or large < 10 * small
+    return math.isclose(float(shown), float(printed), rel_tol=1e-3)
 
 
 def lines_agree(shown, printed):

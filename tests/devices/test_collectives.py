@@ -5,14 +5,19 @@ one trial of the search, no restart, no square that overflows.
 """
 
 import importlib.util
+import re
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
+import outputs
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "collectives.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "examples" / "collectives.py"
+PAGE = (ROOT / "docs" / "many-devices.md").read_text()
 
 MANY = pytest.param(50, 1, marks=pytest.mark.slow)
 LEAVES_AND_MEMORY = [(1, 2), (1, 20), MANY]
@@ -148,6 +153,32 @@ def test_bounds_take_one_more_all_reduce_and_another_where_free_entries_change(e
     assert {exchange.kind for exchange in found} == {"all-reduce"}
     assert len(example.of_minimize(found)) - len(compiled("objective", 2, None)) <= 4
     assert max(exchange.numbers for exchange in found) == 3 * 5**2 + 5
+
+
+@combining
+@pytest.mark.parametrize(
+    ("name", "others"), [("lbfgs", [2]), ("minimize", [2, 2]), ("bounds", [3, 2, 4])]
+)
+def test_exchanges_have_the_numbers_of_the_page(example, compiled, name, others):
+    m = 20
+    ordinary = example.of_lbfgs if name == "lbfgs" else example.of_minimize
+    numbers = [exchange.numbers for exchange in ordinary(compiled(name, 1, m))]
+    assert sum(numbers) == 2 * m + 4 + sum(others) + 1  # of the objective
+    assert "2m + 4 |" in PAGE
+
+
+@combining
+def test_page_shows_what_the_example_prints(example, monkeypatch, capsys):
+    command, shown = re.search(r"\$ python examples/(collec.*)\n((?: {4}.*\n|\n)+)", PAGE).groups()
+    words = command.split()
+    assert words[1:3] == ["--host-devices", "8"]  # as in the tests
+    monkeypatch.setattr(sys, "argv", [words[0], *words[3:]])
+    if jax.device_count() < 8:
+        pytest.skip("needs eight devices")
+    example.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert outputs.differences(shown.splitlines(), printed) == []
+    assert len(printed) > 10
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "minimize"])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import outputs
 import pytest
 from jax.sharding import Mesh
 
@@ -74,9 +75,9 @@ def environment():
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
-def start(*arguments):
+def start(*arguments, size=SMALL):
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *SMALL, *map(str, arguments)],
+        [sys.executable, SCRIPT, *size, *map(str, arguments)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -164,6 +165,17 @@ def test_eight_devices_of_one_process_find_the_answer_of_one_device(on_one_devic
     answer = tmp_path / "answer.npz"
     finish(start("--host-devices", 8, "--every", 500, "--answer", answer))
     assert_same_answer(answer, on_one_device)
+
+
+@needs_orbax
+@pytest.mark.slow
+def test_page_shows_what_the_example_prints(tmp_path):
+    page = (ROOT / "docs" / "many-devices.md").read_text()
+    command, shown = re.search(r"\$ python examples/(many.*)\n((?: {4}.*\n)+)", page).groups()
+    words = command.replace("saved", str(tmp_path / "saved")).split()
+    (said,) = finish(start(*words[1:], size=()))
+    printed = said.splitlines()
+    assert outputs.differences([line.strip() for line in shown.splitlines()], printed) == []
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import outputs
 import pytest
 from vendoring import make_older
 
@@ -121,8 +122,26 @@ def test_table_of_selections_has_their_sizes():
             assert abs(size - number(word)) <= TOLERANCE * size
 
 
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_page_says_below_how_many_lines_core_is(page):
+    text = " ".join((ROOT / page).read_text().split())
+    limit = number(re.search(r"in fewer than ([\d,]+) lines", text)[1])
+    assert compose(find_origin())["core"].size[1] < limit
+
+
+def test_page_shows_what_the_example_prints(tmp_path):
+    shown = PAGE.split("venv/bin/python logistic.py\n")[1].split("    $ ")[0].splitlines()
+    script = ROOT / "examples" / "logistic.py"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, check=True
+    )
+    assert len(shown) > 10
+    assert outputs.differences(shown, done.stdout.decode().splitlines()) == []
+
+
 def test_table_of_licences_has_the_versions_of_the_lock():
-    rows = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| .* \| \d+ \|$", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| ([\w-]+) \| ([\d.]+) \| [^|]+ \|$", PAGE, re.MULTILINE)
     lock = (ROOT / "requirements" / "offline.txt").read_text()
     assert len(rows) > 10
     assert [

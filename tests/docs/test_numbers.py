@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import outputs
 import pytest
 
@@ -23,13 +25,72 @@ def test_changelog_ends_with_this_version_and_its_date():
     assert f"\nversion: {version}\ndate-released: {date}\n" in citation
 
 
-def test_readme_shows_outputs_of_this_version():
-    assert set(re.findall(r"optax_ls (\d+\.\d+\.\d+)", README)) == {optax_ls.__version__}
+@pytest.mark.parametrize("page", ["README.md", "docs/air-gap.md", "docs/reproducibility.md"])
+def test_page_shows_files_and_outputs_of_this_version(page):
+    versions = re.findall(r"optax_ls[- ](\d+\.\d+\.\d+)", (ROOT / page).read_text())
+    assert set(versions) == {optax_ls.__version__}
 
 
 def test_readme_names_the_requirements_of_the_package():
     oldest = {name: spec.removeprefix(">=") for name, spec in optax_ls._version.REQUIRES.items()}
     assert f"Python 3.10, JAX {oldest['jax']}, chex and NumPy" in " ".join(README.split())
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/design.md"])
+def test_page_names_the_optax_that_the_tests_use(page):
+    locked = re.search(r"^optax==(\S+)", (ROOT / "requirements" / "dev.txt").read_text(), re.M)[1]
+    assert set(re.findall(r"Optax (\d+\.\d+\.\d+)", (ROOT / page).read_text())) == {locked}
+
+
+def test_readme_counts_the_compilations_of_optax_and_its_copies_of_the_objective():
+    """Those of this package are counted in tests/core/test_program.py."""
+    optax = pytest.importorskip("optax", minversion="0.2.8")
+    solver, traces = optax.lbfgs(), []
+
+    def fun(x):
+        return jnp.sum(jnp.sinh(x) ** 2)
+
+    value_and_grad = optax.value_and_grad_from_state(fun)
+
+    def step(x, state):
+        traces.append(None)
+        value, grad = value_and_grad(x, state=state)
+        updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fun)
+        return optax.apply_updates(x, updates), state
+
+    x, step = jnp.ones(3), jax.jit(step)
+    state = solver.init(x)
+    copies = step.lower(x, state).as_text().count("chlo.sinh")
+    for _ in range(4):
+        x, state = step(x, state)
+    assert (copies, len(traces)) == (3, 2)
+    assert "so `jit(step)` compiles twice |" in README
+    assert "| 3 with zoom | 2: one in the line search, one for the start |" in README
+
+
+@pytest.mark.parametrize(("column", "m"), [(2, 10), (3, 50)])
+def test_estimate_for_many_devices_follows_from_its_formulas(column, m):
+    gigabytes = 4 / 256  # of a vector, per device
+
+    def traffic(vectors):
+        return [vectors * gigabytes, vectors * gigabytes / 2000 * 1000]  # and milliseconds
+
+    wanted = {
+        "2m + 8 vectors": [(2 * m + 8) * gigabytes],
+        "4m vectors, two passes": traffic(4 * m),
+        "2m + 4": [4 * (2 * m + 4)],
+        "3": [0.3],
+        "1": [0.1],
+        "3m^2 + m": [4 * (3 * m**2 + m) / 1000],
+        "3m^2 vectors": traffic(3 * m**2),
+        "2n numbers, once per evaluation": [2 * 4, 2 * 4 / 50 * 1000],
+        "2m + 4 vectors": [4 * (2 * m + 4)],
+    }
+    page = (ROOT / "docs" / "many-devices.md").read_text()
+    table = page.split("| per device |")[1].split("--- |\n")[1]
+    rows = [line.split(" | ") for line in table.split("\n\n")[0].splitlines()]
+    shown = {row[1]: [float(x) for x in re.findall(r"[\d.]+", row[column])] for row in rows}
+    assert shown == {formula: pytest.approx(values, rel=0.05) for formula, values in wanted.items()}
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
@@ -64,6 +125,8 @@ def test_readme_shows_what_the_command_prints(tmp_path):
         ("value 0.0697", "value 0.069703", True),
         ("value 0.5", "value 0.6", False),
         ("value 0", "value 1.2e-14", True),
+        ("|gradient| 8.4e-06", "|gradient| 2.1e-06", True),
+        ("|gradient| 8.4e-06", "|gradient| 2.1e-04", False),
         ("success True", "success False", False),
     ],
 )

@@ -28,11 +28,10 @@ def test_runs_are_golden(dtype):
         assert {name: drift for name, drift in drifts.items() if drift.excess > 1} == {}
 
 
-def test_there_are_a_dozen_problems_for_each_solver_and_dtype():
+def test_there_are_thirteen_problems_for_each_solver_and_dtype():
     names = [name.split("; ") for name in GOLDEN]
     problems, solvers, dtypes = ({name[k] for name in names} for k in range(3))
-    assert len(problems) >= 12
-    assert (len(solvers), dtypes) == (3, set(processes.DTYPES))
+    assert (len(problems), len(solvers), dtypes) == (13, 3, set(processes.DTYPES))
     assert len(GOLDEN) == len(problems) * len(solvers) * len(dtypes)
 
 
@@ -67,6 +66,21 @@ def test_changelog_explains_these_golden_runs():
     assert f"golden runs {records.short_digest()}" in " ".join(
         (ROOT / "CHANGELOG.md").read_text().split()
     )
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md", "docs/reproducibility.md"])
+def test_pages_say_how_many_problems_there_are(page):
+    assert "thirteen problems" in " ".join((ROOT / page).read_text().split())
+
+
+def test_page_has_the_tolerances_and_the_number_of_runs():
+    page = " ".join((ROOT / "docs" / "reproducibility.md").read_text().split())
+    assert f"all {len(GOLDEN)} runs" in page
+    largest = {dtype: records.allowed_drift(f"p; s; {dtype}", 30) for dtype in processes.DTYPES}
+    assert f"{largest['float64']:.1e} in float64 and {largest['float32']:g} in float32" in page
+    assert records.allowed_drift("p; s; float32", 3) == 32 * 2**3 * records.EPS["float32"]
+    stiff, wood = (f"2^{math.log2(factor):.0f}" for factor in records.MAGNIFIES.values())
+    assert f"{stiff} times as large for a stiff quadratic, and {wood} times for Wood's" in page
 
 
 # How runs are kept and compared.
