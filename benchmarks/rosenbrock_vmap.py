@@ -6,6 +6,7 @@ repository.
 """
 
 import argparse
+import functools
 import statistics
 import time
 
@@ -18,6 +19,7 @@ from .tables import table
 GTOL = 1e-6
 MAX_ITERS = 1000
 BASE = "optax"
+BATCH_SIZE = 512  # of minimize-map, which takes the problems in parts with jax.lax.map
 
 
 def rosenbrock(x):
@@ -108,6 +110,7 @@ def scipy_loop():
 
 SOLVERS = {
     "minimize": with_minimize,
+    "minimize-map": with_minimize,
     "optax": with_optax,
     "jaxopt": with_jaxopt,
     "optimistix": with_optimistix,
@@ -122,7 +125,10 @@ def prepare(name, starts):
         solve, starts = scipy_loop(), np.asarray(starts)
         solve(starts[:1])
         return lambda: solve(starts), time.perf_counter() - started
-    compiled = jax.jit(jax.vmap(SOLVERS[name])).lower(starts).compile()
+    solve = jax.vmap(SOLVERS[name])
+    if name == "minimize-map":
+        solve = functools.partial(jax.lax.map, SOLVERS[name], batch_size=BATCH_SIZE)
+    compiled = jax.jit(solve).lower(starts).compile()
     seconds = time.perf_counter() - started
     jax.block_until_ready(compiled(starts))  # a first run, not timed
     return lambda: jax.block_until_ready(compiled(starts)), seconds

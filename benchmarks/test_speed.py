@@ -71,9 +71,16 @@ def records():
             ],
             "m": [record(TIMES, memory=5), record(TIMES, memory=50)],
         },
+        "first": {"n": 5, "solvers": {name: [1.0] for name in solvers}},
         "compilation": {"layers": 20, "leaves": 40, "solvers": dict.fromkeys(solvers, program)},
         "memory": {"n": 1_000_000, "memory": 10, "words": dict.fromkeys(solvers, 28.0)},
-        "batch": [{"size": 1000, "dimension": 10, "solvers": dict.fromkeys(solvers, solved)}],
+        "batch": [
+            {
+                "size": 1000,
+                "dimension": 10,
+                "solvers": dict.fromkeys([*solvers, "minimize-map"], solved),
+            }
+        ],
         "collectives": [
             {
                 "leaves": 1,
@@ -145,13 +152,11 @@ def test_solver_that_stopped_before_the_shorter_limit_has_no_time():
 
 
 def test_time_within_the_noise_is_reported_as_none():
-    data = record({"optax": -0.001, "jaxopt": 0.02, "minimize": 0.01}, n=10)
-    assert math.isnan(derive.per_iteration(data, "optax"))
-    (row,) = rows(
-        "small", [data | {"solvers": data["solvers"] | {"lbfgs": data["solvers"]["optax"]}}]
-    )
+    data = record({**TIMES, "jaxopt": -0.001, "minimize": 0.01}, n=10)
+    assert math.isnan(derive.per_iteration(data, "jaxopt"))
+    (row,) = rows("small", [data])
     assert row["minimize"] == pytest.approx(0.5)
-    assert (row["peer"], row["reached"]) == ("1.00 (jaxopt)", "yes")
+    assert (row["peer"], row["reached"]) == ("1.00 (optax)", "yes")
 
 
 def test_best_is_the_least_of_the_peers_and_never_ours():
@@ -179,7 +184,8 @@ def test_page_has_a_row_for_every_target():
     for what in (
         "minimize: one iteration beyond",
         "lbfgs: one iteration beyond",
-        "iteration time over the best peer's, n = 10",
+        "first answer over Optax's, n = 5",
+        "time of an evaluation over Optax's, n = 10",
         "growth of time over that of n, n = 1,000,000 to 10,000,000",
         "growth of time over that of n, n = 4,000,000 to 10,000,000",
         "growth of time over that of m, m = 5 to 50",
@@ -187,7 +193,7 @@ def test_page_has_a_row_for_every_target():
         "copies of the objective",
         "traces of the objective",
         "temporary memory, words per parameter",
-        "1,000 Rosenbrock problems under vmap",
+        "1,000 Rosenbrock problems, minimize, over Optax's vmap",
         "all-reduces per iteration beyond the objective's, 1 leaf",
         "other collectives in the program, 1 leaf",
     ):
@@ -220,23 +226,19 @@ def test_sections_are_those_that_are_measured():
     assert all(callable(getattr(sections, name)) and measurement(name) for name in NAMES)
 
 
-@pytest.mark.parametrize(("seconds", "reached"), [(0.006, "yes"), (0.0071, "no")])
+@pytest.mark.parametrize(("seconds", "reached"), [(0.0077, "yes"), (0.0079, "no")])
 def test_iteration_must_be_below_the_limit(seconds, reached):
     first, _ = rows("large", [record({**TIMES, "minimize": seconds})])
     assert first["reached"] == reached
 
 
-def test_iteration_must_be_half_of_the_best_peer_as_well():
-    first, _ = rows("large", [record({**TIMES, "optax": 0.01})])
-    assert first["minimize"] <= 1.5
-    assert first["reached"] == "no"
-
-
 def test_batch_that_does_not_converge_misses_the_target():
     solved = {"seconds": [1.0], "converged": 10}
-    solvers = {"minimize": {"seconds": [0.1], "converged": 9}, "optax": solved}
-    (row,) = rows("batch", [{"size": 10, "solvers": solvers}])
-    assert (row["minimize"], row["reached"]) == (0.1, "no")
+    missed = {"seconds": [0.1], "converged": 9}
+    solvers = {"minimize": missed, "minimize-map": {**missed, "converged": 10}, "optax": solved}
+    in_vmap, in_map = rows("batch", [{"size": 10, "solvers": solvers}])
+    assert (in_vmap["minimize"], in_vmap["reached"]) == (0.1, "no")
+    assert (in_map["minimize"], in_map["reached"]) == (0.1, "yes")
 
 
 def test_only_without_names_writes_the_page_from_what_there_is(tmp_path, monkeypatch):

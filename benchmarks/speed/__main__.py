@@ -14,7 +14,7 @@ from .figure import draw_iteration_times
 from .page import page
 from .plan import NAMES, run
 
-PAGE, FIGURE = "RESULTS.md", "iteration_time.png"
+FIGURE = "iteration_time.png"
 
 
 def parse(arguments=None):
@@ -29,12 +29,14 @@ def parse(arguments=None):
         help=f"measure these anew and keep the others' results: {', '.join(NAMES)}; "
         "without a name, only write the page",
     )
+    add("--name", help="of other versions: writes RESULTS-NAME.md and no picture; default: none")
     return parser.parse_args(arguments)
 
 
 def main(arguments=None):
     options = parse(arguments)
-    folder = Path("build/bench-quick" if options.quick else "build/bench")
+    suffix = f"-{options.name}" if options.name else ""
+    folder = Path("build/bench-quick" if options.quick else f"build/bench{suffix}")
     folder.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in NAMES if options.only is None else options.only:
@@ -46,9 +48,10 @@ def main(arguments=None):
     paths = {name: folder / f"{name}.json" for name in NAMES}
     records = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     out = folder if options.quick else Path(__file__).parent.parent
-    pictured = draw_iteration_times(records, out / FIGURE)
-    (out / PAGE).write_text(page(records, FIGURE if pictured else None, options.quick))
-    print(f"Written: {out.name}/{PAGE}" + (f", {FIGURE}" if pictured else ""))
+    pictured = not options.name and draw_iteration_times(records, out / FIGURE)
+    name = f"RESULTS{suffix}.md"
+    (out / name).write_text(page(records, FIGURE if pictured else None, options.quick))
+    print(f"Written: {out.name}/{name}" + (f", {FIGURE}" if pictured else ""))
     if failed:
         raise SystemExit(f"Failed, so that older results were kept: {', '.join(failed)}")
 

@@ -8,11 +8,12 @@ SEED = 0
 
 def batch(quick, log):
     if quick:
-        plan = {20: (["minimize", "optax"], 2)}
+        plan = {20: (["minimize", "minimize-map", "optax"], 2)}
     else:
         plan = {
-            1000: (["minimize", "optax", "jaxopt", "optimistix"], 7),
-            10_000: (["minimize", "optax", "optimistix"], 5),  # jaxopt takes 30 times as long
+            1000: (["minimize", "minimize-map", "optax", "jaxopt", "optimistix"], 7),
+            # jaxopt takes 30 times as long
+            10_000: (["minimize", "minimize-map", "optax", "optimistix"], 5),
         }
     found = []
     for count, (names, repeats) in plan.items():

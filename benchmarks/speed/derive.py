@@ -31,6 +31,11 @@ def evaluations_per_iteration(record, name):
     return (last - first) / (long - short) if long > short else math.nan
 
 
+def per_evaluation(record, name):
+    """Seconds of one evaluation, with all that a solver does for it."""
+    return per_iteration(record, name) / evaluations_per_iteration(record, name)
+
+
 def beyond_objective(record, name):
     """Seconds of one iteration without those of the evaluations made in it."""
     objective = np.nan_to_num(per_iteration(record, "objective"))

@@ -11,6 +11,7 @@ medians. Seconds of another machine differ; ratios should hold roughly. Targets 
 marked."""
 
 TITLES = {
+    "first": "The first answer",
     "large": "One iteration over two sweeps through the memory",
     "small": "One iteration at smaller sizes",
     "small_flag": "Small problems, with small loops compiled as one function",

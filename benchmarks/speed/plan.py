@@ -19,9 +19,10 @@ ALWAYS = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0"}
 
 def measurement(name):
     """The function that measures: it takes ``quick`` and ``log``, and returns plain data."""
-    from . import batch, collectives, iterations, programs
+    from . import batch, collectives, first, iterations, programs
 
     return {
+        "first": first.first,
         "large": iterations.large,
         "small": iterations.small,
         "small_flag": iterations.small_flag,
@@ -33,7 +34,10 @@ def measurement(name):
     }[name]
 
 
-NAMES = "collectives", "memory", "compilation", "batch", "small", "small_flag", "large", "growth"
+NAMES = (
+    *("first", "collectives", "memory", "compilation", "batch"),
+    *("small", "small_flag", "large", "growth"),
+)
 
 
 def run(name, quick, path):
