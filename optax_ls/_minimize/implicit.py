@@ -108,7 +108,7 @@ def _conjugate_gradients(
 
     scaled = preconditioner(b)
     first = tree.zeros_like(b), b, scaled, tree.vdot(b, scaled), numerics.counter()
-    return jax.lax.while_loop(goes_on, body, placement.varying_with(first, scaled))[0]
+    return jax.lax.while_loop(goes_on, body, placement.beside(first, scaled))[0]
 
 
 def _frozen(inputs: Tree) -> Tree:
