@@ -107,7 +107,7 @@ def _conjugate_gradients(
         return x, residual, direction, new_square, numerics.increment(count)
 
     scaled = preconditioner(b)
-    first = tree.zeros_like(b), b, scaled, tree.vdot(b, scaled), numerics.counter()
+    first = map_leaves(placement.zeros, b), b, scaled, tree.vdot(b, scaled), numerics.counter()
     return jax.lax.while_loop(goes_on, body, placement.beside(first, scaled))[0]
 
 
