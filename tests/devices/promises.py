@@ -15,8 +15,8 @@ FIRST_JAX = {
     "`shard_map`, `check_vma=True`": (0, 7),
     "`shard_map`, `check_vma=False`": (0, 4, 30),
     "`pmap`": (0, 4, 30),
-    "several processes, automatic axes": (0, 7),
-    "several processes, explicit axes": (0, 7),
+    "several processes, automatic axes": (0, 8),
+    "several processes, explicit axes": (0, 8),
 }
 
 
