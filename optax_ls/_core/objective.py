@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from . import checks, numerics
+from . import batching, checks, numerics, tree
 from .types import Params, Scalar
 
 
@@ -184,9 +184,12 @@ def value_and_grad_from_state(
         def compute() -> Evaluation:
             new = evaluate(params)
             checks.same_structure("aux", new.aux, "aux_like", stored.aux, dtypes=True)
-            return Evaluation(*numerics.keep_types(new, stored))
+            new = Evaluation(*numerics.keep_types(new, stored))
+            return tree.where(is_needed, new, stored)
 
-        value, grad, aux = jax.lax.cond(jnp.isfinite(stored.value), lambda: stored, compute)
+        is_needed = ~jnp.isfinite(stored.value)
+        found = jax.lax.cond(batching.any_element(is_needed), compute, lambda: stored)
+        value, grad, aux = found
         return ((value, aux), grad) if has_aux else (value, grad)
 
     return from_state

@@ -5,6 +5,7 @@ Since JAX 0.7 a type states along which *explicit* axes of a mesh an array is sh
 axes the compiler decides, and a type states nothing.
 """
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,6 +33,19 @@ def explicit_mesh(x: jax.Array) -> Any:
 
 def _kinds(mesh: Any) -> set[str]:
     return {kind.name for kind in mesh.axis_types}
+
+
+def on_mesh_of(*trees: object) -> contextlib.AbstractContextManager[Any]:
+    """Sets the explicit mesh of traced arrays, as :func:`jax.set_mesh` does, where none is set.
+
+    Under :func:`jax.vmap` over a sharded axis JAX needs it for every constant of the function.
+    """
+    traced = (x for x in jax.tree.leaves(trees) if isinstance(x, jax.core.Tracer))
+    mesh = next(filter(None, map(explicit_mesh, traced)), None)
+    if mesh is None or not jax.sharding.get_abstract_mesh().empty:
+        return contextlib.nullcontext()
+    context: contextlib.AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(mesh)
+    return context
 
 
 def beside(tree: Tree, *others: object) -> Tree:

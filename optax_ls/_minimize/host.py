@@ -18,7 +18,7 @@ from typing import Any, Optional
 import jax
 import numpy as np
 
-from .._core import numerics
+from .._core import numerics, placement
 from .._core.types import Params
 from .bounds import Bounds
 from .programs import Arrays, Inputs, Programs, Settings, Shapes, look_up
@@ -57,7 +57,8 @@ def solve(
             result = _in_slices(programs, params, arrays, bounds, limits, state, report)
             if result is not None:
                 return result
-        return programs.whole(params, arrays, bounds, limits, state, report=report)
+        with placement.on_mesh_of(params, arrays):
+            return programs.whole(params, arrays, bounds, limits, state, report=report)
 
 
 def _transfers_allowed() -> contextlib.AbstractContextManager[Any]:

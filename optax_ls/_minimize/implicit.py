@@ -107,8 +107,8 @@ def _conjugate_gradients(
         return x, residual, direction, new_square, numerics.increment(count)
 
     scaled = preconditioner(b)
-    first = tree.zeros_like(b), b, scaled, tree.vdot(b, scaled), numerics.counter()
-    return jax.lax.while_loop(goes_on, body, placement.varying_with(first, scaled))[0]
+    first = map_leaves(placement.zeros, b), b, scaled, tree.vdot(b, scaled), numerics.counter()
+    return jax.lax.while_loop(goes_on, body, placement.beside(first, scaled))[0]
 
 
 def _frozen(inputs: Tree) -> Tree:

@@ -4,18 +4,20 @@ The mesh is that of the params; some tests also run where the user has set it.
 """
 
 import contextlib
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from promises import fails_without, needs
 
 import optax_ls
 
 pytestmark = [
     pytest.mark.runtime,
-    pytest.mark.skipif(jax.__version_info__ < (0, 7), reason="JAX 0.7 has types that say it all"),
+    needs("mesh with explicit axes"),
     pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices"),
 ]
 
@@ -60,15 +62,18 @@ def sharded(request):
         yield placed(mesh)
 
 
-batched = pytest.mark.skipif(
-    jax.__version_info__ < (0, 10), reason="JAX 0.7 does not have all rules of vmap on such axes"
-)
 set_or_not = pytest.mark.parametrize("sharded", ["not set", "set"], indirect=True)
 
 
 def objective(params, c=1.0):
     """A bowl of degree four; leaves meet in scalars only."""
     return sum(jnp.sum((leaf - c) ** 2 + leaf**4) for leaf in params.values())
+
+
+@functools.cache
+def on_one_device(run):
+    """The result of a function of the params that several tests compare with."""
+    return run(start())
 
 
 def assert_alike(found, wanted, params):
@@ -96,24 +101,26 @@ def test_minimize(sharded, linesearch):
     assert_alike(vectors(run(sharded)), vectors(run(start())), sharded)
 
 
+def with_bounds_a_history_and_a_callback(params):
+    seen = []
+    upper = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.3), params)
+    result = optax_ls.minimize(
+        objective,
+        params,
+        bounds=(-1, upper),
+        history=True,
+        callback=lambda info: seen.append(info.params["rows"][0, 0]),
+        **SETTINGS,
+    )
+    assert len(seen) == result.num_iters + 1
+    assert "MinimizeResult" in str(result)
+    return result.params, result.active, result.history.value
+
+
 @set_or_not
 def test_minimize_with_bounds_a_history_and_a_callback(sharded):
-    def run(params):
-        seen = []
-        upper = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.3), params)
-        result = optax_ls.minimize(
-            objective,
-            params,
-            bounds=(-1, upper),
-            history=True,
-            callback=lambda info: seen.append(info.params["rows"][0, 0]),
-            **SETTINGS,
-        )
-        assert len(seen) == result.num_iters + 1
-        assert "MinimizeResult" in str(result)
-        return result.params, result.active, result.history.value
-
-    assert_alike(run(sharded), run(start()), sharded)
+    run = with_bounds_a_history_and_a_callback
+    assert_alike(run(sharded), on_one_device(run), sharded)
 
 
 def test_minimize_goes_on_with_the_same_bits(sharded):
@@ -140,19 +147,21 @@ def test_inverse_hessian(sharded):
     assert_alike(products(sharded), products(start()), sharded)
 
 
+@jax.jit
+def derivative(params):
+    def minimum(c):
+        settings = {"memory_size": 2, "implicit_diff": True}
+        return optax_ls.minimize(objective, params, args=(c,), **settings).params
+
+    return jax.jvp(minimum, (jnp.ones(()),), (jnp.ones(()),))[1]
+
+
 @set_or_not
 def test_derivative_of_the_minimum(sharded):
-    @jax.jit
-    def derivative(params):
-        def minimum(c):
-            return optax_ls.minimize(objective, params, args=(c,), implicit_diff=True).params
-
-        return jax.jvp(minimum, (jnp.ones(()),), (jnp.ones(()),))[1]
-
-    assert_alike(derivative(sharded), derivative(start()), sharded)
+    assert_alike(derivative(sharded), on_one_device(derivative), sharded)
 
 
-@batched
+@needs("explicit axes: `vmap` over an unsharded axis")
 def test_minima_of_a_batch_that_is_on_every_device(sharded):
     def minima(rows, targets):
         def minimum(rows, c):
@@ -164,22 +173,79 @@ def test_minima_of_a_batch_that_is_on_every_device(sharded):
     assert_alike(minima(sharded["rows"], targets), minima(start()["rows"], targets), sharded)
 
 
-@batched
-def test_minima_of_a_batch_that_is_sharded():
+def minimum(c):
+    return optax_ls.minimize(quartic, c * 0, args=(c,), **SETTINGS).params
+
+
+def minimum_within_bounds(c):
+    settings = {"bounds": (-1.0, 20.0), "linesearch": "zoom", **SETTINGS}
+    return optax_ls.minimize(quartic, c * 0, args=(c,), history=True, **settings).params
+
+
+def derivative_of_minimum(c):
+    def minimum(c):
+        return optax_ls.minimize(quartic, c * 0, args=(c,), implicit_diff=True).params
+
+    return jax.jvp(minimum, (c,), (c,))[1]
+
+
+def scan_of_lbfgs(c, **settings):
+    solver, fun = optax_ls.lbfgs(memory_size=2, **settings), functools.partial(quartic, c=c)
+
+    def step(carry, _):
+        params, state = carry
+        value, grad = optax_ls.value_and_grad_from_state(fun)(params, state=state)
+        updates, state = solver.update(grad, state, params, value=value, grad=grad, value_fn=fun)
+        return (optax_ls.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (c * 0, solver.init(c * 0)), length=4)[0][0]
+
+
+def quartic(x, c):
+    return jnp.sum((x - c) ** 2 + (x - c) ** 4)
+
+
+OF_BATCHES = {
+    "minimize": minimum,
+    "bounds": minimum_within_bounds,
+    "derivative": derivative_of_minimum,
+    "zoom": scan_of_lbfgs,
+    "more_thuente": functools.partial(
+        scan_of_lbfgs, linesearch=optax_ls.scale_by_more_thuente_linesearch(20)
+    ),
+    "backtracking": functools.partial(
+        scan_of_lbfgs, linesearch=optax_ls.scale_by_backtracking_linesearch(20, store_grad=True)
+    ),
+}
+
+
+@fails_without("explicit axes: `vmap` over a sharded axis")
+@pytest.mark.parametrize("is_set", [False, True], ids=["not set", "set"])
+@pytest.mark.parametrize("name", OF_BATCHES)
+def test_batch_that_is_sharded(name, is_set):
     mesh = explicit_mesh(4, 2)
-    target = jax.device_put(
-        jnp.arange(32.0).reshape(8, 4), NamedSharding(mesh, PartitionSpec("i", "j"))
-    )
+    targets = jnp.arange(32.0).reshape(8, 4)
+    sharded = jax.device_put(targets, NamedSharding(mesh, PartitionSpec("i", "j")))
+    run = jax.jit(jax.vmap(OF_BATCHES[name]))
+    with set_mesh(mesh) if is_set else contextlib.nullcontext():
+        found = run(sharded)
+    np.testing.assert_allclose(found, on_one_device_of_batches(name), rtol=1e-3, atol=1e-4)
+    assert found.sharding.is_equivalent_to(sharded.sharding, 2)
 
-    @jax.jit
-    @jax.vmap
-    def minima(c):
-        return optax_ls.minimize(lambda x: jnp.sum((x - c) ** 2), c * 0, **SETTINGS).params
 
-    with set_mesh(mesh):  # without, JAX has no vmap over a sharded axis
-        found = minima(target)
-    np.testing.assert_allclose(found, target, rtol=1e-3, atol=1e-4)
-    assert found.sharding.is_equivalent_to(target.sharding, 2)
+@functools.cache
+def on_one_device_of_batches(name):
+    return jax.jit(jax.vmap(OF_BATCHES[name]))(jnp.arange(32.0).reshape(8, 4))
+
+
+@fails_without("explicit axes: `vmap` over a sharded axis")
+def test_jax_itself_selects_one_of_two_numbers_in_a_batch_that_is_sharded():
+    """Where it cannot, no program with such a selection has a ``vmap``, ours among them."""
+    mesh = explicit_mesh(8)
+    batch = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, PartitionSpec("i")))
+    number = jax.device_put(2.0, NamedSharding(mesh, PartitionSpec()))
+    select = jax.vmap(lambda c, x: jnp.where(c > 3, x, -x), in_axes=(0, None))
+    np.testing.assert_array_equal(jax.jit(select)(batch, number), [-2] * 4 + [2] * 4)
 
 
 SOLVERS = {
@@ -197,12 +263,9 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "sharded"),
-    [*((name, "not set") for name in SOLVERS), ("zoom", "set")],
-    indirect=["sharded"],
-)
-def test_steps_of_a_solver_with_one_trace(sharded, name):
+@functools.cache
+def steps(name):
+    """A function of the params that makes three steps of a solver, compiled once."""
     solver, traces = SOLVERS[name], []
 
     @jax.jit
@@ -224,7 +287,16 @@ def test_steps_of_a_solver_with_one_trace(sharded, name):
         assert len(traces) == 1
         return params, state
 
-    assert_alike(run(sharded), run(start()), sharded)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "sharded"),
+    [*((name, "not set") for name in SOLVERS), ("zoom", "set")],
+    indirect=["sharded"],
+)
+def test_steps_of_a_solver_with_one_trace(sharded, name):
+    assert_alike(steps(name)(sharded), on_one_device(steps(name)), sharded)
 
 
 def test_directions_without_jit(sharded):

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from promises import needs
 
 import optax_ls
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, needs("mesh with automatic axes")]
 
 SPECS = {
     "rows": PartitionSpec("i"),
@@ -106,8 +107,8 @@ def test_result_lives_on_the_device_of_the_params():
 @pytest.mark.parametrize("sharded_bounds", [False, True])
 def test_minimum_inside_bounds_is_that_of_one_device_and_sharded_alike(sharded, sharded_bounds):
     upper = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.3), sharded) if sharded_bounds else 0.3
-    result = optax_ls.minimize(objective, sharded, bounds=(-1, upper))
-    alone = optax_ls.minimize(objective, start(), bounds=(-1, 0.3))
+    result = optax_ls.minimize(objective, sharded, bounds=(-1, upper), memory_size=2)
+    alone = optax_ls.minimize(objective, start(), bounds=(-1, 0.3), memory_size=2)
     for name, leaf in sharded.items():
         assert result.params[name].sharding.is_equivalent_to(leaf.sharding, leaf.ndim)
         assert result.active[name].sharding.is_equivalent_to(leaf.sharding, leaf.ndim)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from promises import needs
 
 import optax_ls
 
@@ -18,16 +19,22 @@ pytestmark = [
 EACH, ALL = PartitionSpec("d"), PartitionSpec()
 SETTINGS = {"memory_size": 2, "max_iters": 30}
 TARGETS = jnp.arange(8.0)
-each_check = pytest.mark.parametrize("check_vma", [True, False])
+checked = needs("`shard_map`, `check_vma=True`")
+not_checked = needs("`shard_map`, `check_vma=False`")
+each_check = pytest.mark.parametrize(
+    "check_vma", [pytest.param(True, marks=checked), pytest.param(False, marks=not_checked)]
+)
 
 
 def on_four(function, out_specs, check_vma):
-    if jax.__version_info__ < (0, 7):
-        pytest.skip("needs jax.shard_map, and types with the axes along which arrays vary")
     mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
-    return jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=EACH, out_specs=out_specs, check_vma=check_vma)
-    )
+    if hasattr(jax, "shard_map"):
+        shard_map, check = jax.shard_map, {"check_vma": check_vma}
+    else:
+        from jax.experimental.shard_map import shard_map
+
+        check = {"check_rep": check_vma}
+    return jax.jit(shard_map(function, mesh=mesh, in_specs=EACH, out_specs=out_specs, **check))
 
 
 def bowl(x, c):
@@ -51,6 +58,7 @@ def test_each_device_minimizes_its_own_function_and_exchanges_nothing(linesearch
     assert "all-" not in program.as_text()
 
 
+@checked
 def test_start_that_is_the_same_on_all_devices():
     def solve(c):
         return optax_ls.minimize(lambda x: bowl(x, c), jnp.zeros(2), **SETTINGS).params
@@ -58,6 +66,7 @@ def test_start_that_is_the_same_on_all_devices():
     np.testing.assert_allclose(on_four(solve, EACH, True)(TARGETS), TARGETS, atol=1e-2)
 
 
+@checked
 def test_bounds_history_auxiliary_output_and_resumption():
     def solve(c):
         settings = {"args": (c,), "bounds": (0.0, c + 1), "has_aux": True, "memory_size": 2}
@@ -106,6 +115,7 @@ SEARCHES = {
 each_search = pytest.mark.parametrize("search", SEARCHES)
 
 
+@checked
 @each_search
 def test_lbfgs_on_each_device(search):
     def solve(c):
@@ -130,6 +140,7 @@ def averaged(w, inputs, outputs):
     return jax.lax.pmean(jax.value_and_grad(error)(w, inputs, outputs), "d")
 
 
+@checked
 @pytest.mark.parametrize("total", [jax.lax.pmean, jax.lax.psum])
 @pytest.mark.parametrize("solver", ["minimize", "lbfgs"])
 def test_average_or_sum_in_the_objective_is_enough_where_axes_are_checked(solver, total):
@@ -157,17 +168,20 @@ def steps_on_averages(inputs, outputs, search):
     return lbfgs_run(function, jnp.zeros(3), search, value_and_grad=True)
 
 
+@not_checked
 def test_minimize_with_value_and_gradient_averaged():
     found = on_four(minimum_of_averages, ALL, False)(INPUTS, OUTPUTS)
     np.testing.assert_allclose(found, WEIGHTS, rtol=1e-3)
 
 
+@not_checked
 @each_search
 def test_lbfgs_with_value_and_gradient_averaged(search):
     solve = functools.partial(steps_on_averages, search=search)
     np.testing.assert_allclose(on_four(solve, ALL, False)(INPUTS, OUTPUTS), WEIGHTS, rtol=1e-3)
 
 
+@needs("`pmap`")
 @pytest.mark.skipif(not hasattr(jax, "pmap"), reason="this JAX has no pmap")
 @pytest.mark.parametrize(
     "solve", [minimum_of_averages, functools.partial(steps_on_averages, search="zoom")]

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from promises import needs
 
 import optax_ls
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, needs("mesh with automatic axes")]
 
 SOLVERS = {
     "lbfgs": optax_ls.lbfgs(memory_size=2),

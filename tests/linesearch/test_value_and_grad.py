@@ -69,3 +69,30 @@ def test_auxiliary_output_stands_beside_the_value():
 def test_function_that_returns_a_value_alone_is_refused():
     with pytest.raises(TypeError, match="value_and_grad=True value_fn must return"):
         update(SEARCHES["zoom"](value_and_grad=True), objective)
+
+
+def test_batch_whose_values_are_all_stored_is_not_evaluated_again():
+    calls = []
+
+    def function(w):
+        jax.debug.callback(lambda: calls.append(1))
+        return objective(w)
+
+    search = SEARCHES["zoom"]()
+
+    @jax.jit
+    @jax.vmap
+    def evaluate(w, value):
+        state = search.init(w)._replace(value=value, grad=jnp.full(3, 7.0))
+        return optax_ls.value_and_grad_from_state(function)(w, state=state)
+
+    batch = jnp.stack([START, 2 * START])
+    values, grads = jax.block_until_ready(evaluate(batch, jnp.array([5.0, 6.0])))
+    jax.effects_barrier()
+    assert not calls
+    np.testing.assert_array_equal(values, [5, 6])
+    np.testing.assert_array_equal(grads, 7)
+
+    values, grads = evaluate(batch, jnp.array([5.0, jnp.inf]))
+    np.testing.assert_allclose(values, [5, objective(2 * START)])
+    np.testing.assert_allclose(grads, [jnp.full(3, 7.0), jax.grad(objective)(2 * START)])

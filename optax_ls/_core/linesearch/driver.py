@@ -227,7 +227,8 @@ class Driver(Generic[State]):
             grad=grad,
             first_step=numerics.strong(self.first_step(state.learning_rate), dtype),
         )
-        end = self._search(line, self._bind(value_fn, extra_args, state), state)
+        with placement.on_mesh_of(line):
+            end = self._search(line, self._bind(value_fn, extra_args, state), state)
         if self.verbose:
             self._print_if_failed(end.search)
         new_state = self.make_state(
@@ -302,7 +303,7 @@ class Driver(Generic[State]):
             ended=jnp.zeros((), bool),
             found=unread,
         )
-        first = placement.varying_with(first, line, state)
+        first = placement.beside(first, line, state)
         end: _Carry = jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
         return end
 
