@@ -11,6 +11,7 @@ import outputs
 import pytest
 
 import optax_ls
+from optax_ls._minimize import step, termination
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -25,7 +26,10 @@ def test_changelog_ends_with_this_version_and_its_date():
     assert f"\nversion: {version}\ndate-released: {date}\n" in citation
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/air-gap.md", "docs/reproducibility.md"])
+SHOWING = "README.md", "docs/air-gap.md", "docs/reproducibility.md", "benchmarks/RESULTS.md"
+
+
+@pytest.mark.parametrize("page", SHOWING)
 def test_page_shows_files_and_outputs_of_this_version(page):
     versions = re.findall(r"optax_ls[- ](\d+\.\d+\.\d+)", (ROOT / page).read_text())
     assert set(versions) == {optax_ls.__version__}
@@ -91,6 +95,30 @@ def test_estimate_for_many_devices_follows_from_its_formulas(column, m):
     rows = [line.split(" | ") for line in table.split("\n\n")[0].splitlines()]
     shown = {row[1]: [float(x) for x in re.findall(r"[\d.]+", row[column])] for row in rows}
     assert shown == {formula: pytest.approx(values, rel=0.05) for formula, values in wanted.items()}
+
+
+CONSTANTS = {
+    r"(\d+) trials\s+in a row": termination._FALLS,
+    r"doubled?s?\s+(\d+) times": termination._DOUBLINGS,
+    r"(\d+) iterations\s+without a lower value": termination._PATIENCE,
+    r"no decrease in (\d+) iterations": termination._PATIENCE,
+    r"less\s+than ([\d.]+) % of the decrease": 100 * step._LEAST_GAIN,
+}
+
+
+@pytest.mark.parametrize("sentence", CONSTANTS)
+def test_pages_name_the_constants_of_the_algorithm(sentence):
+    pages = "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    named = re.findall(sentence, pages)
+    assert named
+    assert {float(number) for number in named} == {CONSTANTS[sentence]}
+
+
+def test_page_on_benchmarks_names_the_limits_of_the_runs():
+    source = (ROOT / "benchmarks" / "solvers.py").read_text()
+    evals, iters = (re.search(rf"^MAX_{x} = (\d+)", source, re.M)[1] for x in ("EVALS", "ITERS"))
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    assert f"{evals} evaluations and {iters} iterations" in page
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
