@@ -1,8 +1,11 @@
 """Settings of all tests: eight host devices, 64-bit mode per test, no deadline of hypothesis."""
 
+import atexit
 import contextlib
 import importlib.metadata
 import os
+import shutil
+import tempfile
 
 # Both must stand before JAX looks for devices.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -15,6 +18,13 @@ if "device_count" not in os.environ.get("XLA_FLAGS", ""):
 # goes back to how it was done before; later versions are quick and know the flag no more.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+
+# Many tests compile the same programs: all workers and processes of a run share them. Workers
+# inherit the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="optax_ls-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 # Eight devices on two busy cores may keep each other waiting for longer than the 40 seconds after
 # which XLA ends the process. JAX before 0.8 knows no such flag, and does not start with one.

@@ -72,9 +72,9 @@ def environment():
     return {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": path}
 
 
-def start(*arguments):
+def start(*arguments, size=SMALL):
     return subprocess.Popen(
-        [sys.executable, SCRIPT, *SMALL, *map(str, arguments)],
+        [sys.executable, SCRIPT, *size, *map(str, arguments)],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
