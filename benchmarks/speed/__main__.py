@@ -29,7 +29,7 @@ def parse(arguments=None):
         help=f"measure these anew and keep the others' results: {', '.join(NAMES)}; "
         "without a name, only write the page",
     )
-    add("--name", help="of other versions: writes RESULTS-NAME.md and no picture; default: none")
+    add("--name", help="of another environment: writes RESULTS-NAME.md, and no picture")
     return parser.parse_args(arguments)
 
 

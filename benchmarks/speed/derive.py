@@ -83,6 +83,6 @@ def compile_seconds(solver):
     return statistics.median(sums)
 
 
-def batch_seconds(record):
-    """The median time of each solver for all its problems."""
+def median_seconds(record):
+    """The median time of each solver."""
     return {name: statistics.median(each["seconds"]) for name, each in record["solvers"].items()}

@@ -1,11 +1,14 @@
 """The first answer: each solver on a small function, in a process that has compiled nothing yet."""
 
-import statistics
+import importlib
 import subprocess
 import sys
 import time
 
-from .loops import LOOPS
+import jax
+import jax.numpy as jnp
+
+from .loops import LOOPS, OURS, rosenbrock
 
 PARAMS, LENGTH, MEMORY = 5, 40, 10
 SOLVERS = [name for name in LOOPS if name != "objective"]
@@ -22,33 +25,20 @@ def first(quick, log):
             command = [sys.executable, "-m", "benchmarks.speed.first", name]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             seconds[name].append(float(done.stdout))
-    return {"n": PARAMS, "solvers": seconds}
-
-
-def medians(data):
-    """The median of each solver."""
-    return {name: statistics.median(seconds) for name, seconds in data["solvers"].items()}
+    return {"n": PARAMS, "solvers": {name: {"seconds": seconds[name]} for name in SOLVERS}}
 
 
 def measure(name):
     """Seconds to the answer of one solver, in this process."""
-    import importlib
-
-    import jax
-    import jax.numpy as jnp
-
-    from .loops import rosenbrock
-
-    importlib.import_module("optax_ls" if name in ("minimize", "lbfgs") else name)
-    start = jnp.zeros(PARAMS)
-    loop = LOOPS[name]
+    importlib.import_module("optax_ls" if name in OURS else name)
 
     def solve(x):
-        return loop(rosenbrock, x, None, LENGTH, MEMORY)[0]
+        return LOOPS[name](rosenbrock, x, None, LENGTH, MEMORY)[0]
 
-    began = time.perf_counter()
     # ``minimize`` compiles by itself, and is called as people call it.
-    jax.block_until_ready((solve if name == "minimize" else jax.jit(solve))(start))
+    solve, start = solve if name == "minimize" else jax.jit(solve), jnp.zeros(PARAMS)
+    began = time.perf_counter()
+    jax.block_until_ready(solve(start))
     return time.perf_counter() - began
 
 

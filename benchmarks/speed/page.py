@@ -5,10 +5,10 @@ from . import sections
 from .targets import summary
 
 INTRODUCTION = """\
-Written by `make bench`; [README.md](README.md) says how to run it. All numbers of a section come
-from one run on one machine, with the runs of the solvers interleaved, and the ratios are of
-medians. Seconds of another machine differ; ratios should hold roughly. Targets that are missed are
-marked."""
+Written by `benchmarks.speed` (`make bench`); [README.md](README.md) says how to run it. All numbers
+of a section come from one run on one machine, with the runs of the solvers interleaved, and the
+ratios are of medians. Seconds of another machine differ; ratios should hold roughly. Targets that
+are missed are marked."""
 
 TITLES = {
     "first": "The first answer",

@@ -5,15 +5,14 @@ import statistics
 
 from ..tables import table
 from .derive import (
-    batch_seconds,
     beyond_objective,
     compile_seconds,
     each,
     evaluations_per_iteration,
+    median_seconds,
     over_two_sweeps,
     per_iteration,
 )
-from .first import medians
 from .loops import OURS
 from .plan import SMALL_LOOP_FLAG
 
@@ -114,7 +113,7 @@ def first(data):
     yield f"""\
 Seconds from the call to the answer for a function of {data["n"]} params, with compilation and
 without imports, each time in a new process."""
-    seconds = medians(data)
+    seconds = median_seconds(data)
     rows = [[name, value, value / seconds["optax"]] for name, value in seconds.items()]
     yield table(["solver", "median s", "over optax"], rows)
 
@@ -149,7 +148,7 @@ norm, in one program for all problems; see `make rosenbrock`. "minimize-map" is 
 `batch_size` of 512 instead of `vmap`. Optimistix stops by its own rule."""
     header = ["solver", "median s", "min–max s", "over optax", "converged", "evaluations"]
     for record in data:
-        seconds = batch_seconds(record)
+        seconds = median_seconds(record)
         rows = []
         for name, solver in record["solvers"].items():
             spread = f"{min(solver['seconds']):.3f}–{max(solver['seconds']):.3f}"

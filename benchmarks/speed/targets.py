@@ -1,16 +1,15 @@
 """The targets, and what was reached."""
 
 from .derive import (
-    batch_seconds,
     best,
     compile_seconds,
     each,
     growth_ratio,
     largest_deviation,
+    median_seconds,
     over_two_sweeps,
     per_evaluation,
 )
-from .first import medians
 from .loops import OURS
 
 LINEAR = 0.15
@@ -48,7 +47,7 @@ def large(data):
         yield _row(f"lbfgs: {what}", "1.9", lbfgs=ours, peer=peer, reached=yes_or_no(ours <= 1.9))
 
 
-# An evaluation of minimize over one of Optax's, by the number of params.
+# An evaluation of minimize over one of Optax's on JAX 0.10, by the number of params.
 SMALL = {10: 1.8, 100: 1.1, 1000: 0.7}
 
 
@@ -59,7 +58,8 @@ def small(data, how=""):
         target = SMALL.get(record["n"])
         reached = yes_or_no(over["minimize"] <= target) if target else ""
         what = f"time of an evaluation over Optax's{how}, n = {record['n']:,}"
-        yield _row(what, target or "–", *(over[name] for name in OURS), best(over), reached)
+        shown = f"{target} on JAX 0.10" if target else "–"
+        yield _row(what, shown, *(over[name] for name in OURS), best(over), reached)
 
 
 def small_flag(data):
@@ -67,7 +67,7 @@ def small_flag(data):
 
 
 def first(data):
-    seconds = medians(data)
+    seconds = median_seconds(data)
     over = {name: value / seconds["optax"] for name, value in seconds.items()}
     ours = [over[name] for name in OURS]
     what = f"first answer over Optax's, n = {data['n']}"
@@ -126,7 +126,7 @@ BATCH = {"minimize": (1.0, 0.5), "minimize-map": (0.9, 0.35)}
 
 def batch(data):
     for record in data:
-        seconds = batch_seconds(record)
+        seconds = median_seconds(record)
         over = {name: value / seconds["optax"] for name, value in seconds.items()}
         for name, targets in BATCH.items():
             target = targets[record["size"] >= 10_000]

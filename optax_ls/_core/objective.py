@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from . import batching, checks, numerics, tree
+from . import batching, checks, numerics
 from .types import Params, Scalar
 
 
@@ -184,12 +184,10 @@ def value_and_grad_from_state(
         def compute() -> Evaluation:
             new = evaluate(params)
             checks.same_structure("aux", new.aux, "aux_like", stored.aux, dtypes=True)
-            new = Evaluation(*numerics.keep_types(new, stored))
-            return tree.where(is_needed, new, stored)
+            return Evaluation(*batching.hold(is_needed, numerics.keep_types(new, stored), stored))
 
         is_needed = ~jnp.isfinite(stored.value)
-        found = jax.lax.cond(batching.any_element(is_needed), compute, lambda: stored)
-        value, grad, aux = found
+        value, grad, aux = jax.lax.cond(batching.any_element(is_needed), compute, lambda: stored)
         return ((value, aux), grad) if has_aux else (value, grad)
 
     return from_state

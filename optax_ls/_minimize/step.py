@@ -6,7 +6,7 @@ the iterate, adds the pair to the memory and computes the next direction.
 A search has failed if it gave up and no trial was lower than the iterate. Then the pairs are
 dropped and steepest descent is tried in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps
 max |x|, which suits params of very different sizes. ``termination.py`` decides whether that is the
-end.
+end. The same follows a search that gave up on a straight line: it moved, but hardly.
 """
 
 import functools
@@ -203,7 +203,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     is_noisy = termination.is_noise(
         trial.step, trial.value - state.value, trial.slope_init, trial.slope
     )
-    # A search that ends where the slope is no flatter had a direction of the wrong scale.
+    # A search that gives up where the slope is no flatter had a direction of the wrong scale.
     restarts = failed | (moves & searched.done & searched.failed & ~flattens)
     outcome = Outcome(
         is_first=is_first,

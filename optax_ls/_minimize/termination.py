@@ -7,7 +7,8 @@ observations tell this from a function that is not differentiable or a wrong gra
   value and the params at the iterate allow, or hidden by noise that its trials showed.
 * The iterate moves, as the slopes ask, but the value has not decreased for a number of iterations.
 
-After any other search that failed, steepest descent is tried once (see ``step.py``).
+After any other search that failed, steepest descent is tried once (see ``step.py``). A search that
+used all its trials on a straight line is followed by steepest descent as well.
 
 A function without lower bound shows in trials: the value falls, and the slope gets no flatter. An
 interval that has no flatter slope grows with every trial, so such trials in a row reach farther
@@ -40,7 +41,7 @@ _FALLS = 64
 _FALL, _STEEP = 0.01, 0.9
 # An iteration shows it if a negative value has doubled since the last one that did. So many show
 # that the fall has no end; each is forgotten within so many other iterations.
-_DOUBLINGS, _MEMORY = 24, 24
+_DOUBLINGS, _INTERVAL = 24, 24
 # Values below -max^0.4 that fall into values that are not finite do so by overflow. So do those of
 # a search that failed at such a wall after this many signs of a fall, as log x at x = 0; and after
 # so many a fall may end because rounding hides it.
@@ -81,14 +82,14 @@ class Progress(NamedTuple):
         value_init: scalar of the search dtype, the objective at the start.
         lowest: scalar of the search dtype, the lowest value of all iterates.
         stalled: counter, iterations since the value last decreased.
-        falling: counter, trials that showed a fall without end; halved at the end of a search that
-            showed that it ends.
-        doubled: scalar of the search dtype, the last value that a negative value had doubled to.
-        growing: counter, ``_MEMORY`` for each such value, less one for each other iteration.
+        falling: counter, trials that showed a fall without end, and two for each doubling; halved
+            after any other search whose last trial showed that the fall ends.
+        doubled: scalar of the search dtype, the value at the last doubling of a negative value.
+        growing: counter, ``_INTERVAL`` for each doubling, less one for each other iteration.
         restarted: bool, whether the search under way is along steepest descent.
         hit_nonfinite: bool, whether that search has met a value that is not finite.
         met_noise: bool, whether it has met a value that does not follow its slopes.
-        settled: bool, whether the last search that failed along another direction predicted no
+        settled: bool, whether the last search before steepest descent failed and predicted no
             decrease larger than rounding.
     """
 
@@ -110,9 +111,9 @@ class Progress(NamedTuple):
         return cls(infinite, infinite, zero, zero, infinite, zero, no, no, no, no)
 
     @property
-    def signs(self) -> jax.Array:
-        """Counter, signs of a fall without end: trials, or as much in iterations."""
-        return jnp.maximum(self.falling, self.growing * _FALLS // (_DOUBLINGS * _MEMORY))
+    def evidence(self) -> jax.Array:
+        """Counter, the evidence of a fall without end in units of trials; ``_FALLS`` are enough."""
+        return jnp.maximum(self.falling, self.growing * _FALLS // (_DOUBLINGS * _INTERVAL))
 
 
 class Outcome(NamedTuple):
@@ -129,8 +130,8 @@ class Outcome(NamedTuple):
         falls: whether the trial showed a fall without end.
         flattens: whether the trial showed that the fall ends.
         predicted_decrease: minus the slope at the iterate.
-        relative_slope: the change of the value if a param changes by itself, to first order; the
-            largest one.
+        relative_slope: the largest absolute value of a param times its derivative, at the iterate
+            before.
         is_noisy: whether the trial showed that rounding hides the predicted decrease.
         value_before: the objective at the iterate before.
         value: the objective at the iterate.
@@ -222,18 +223,18 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     decrease, eps = outcome.predicted_decrease, float(numerics.finfo(value.dtype).eps)
     is_hidden = decrease <= jnp.where(met_noise, eps**-0.75, _NOISE) * outcome.rounding
     is_hidden |= before.stalled >= _PATIENCE // 2
-    has_settled = is_hidden & ~hit_nonfinite
+    has_settled = outcome.failed & is_hidden & ~hit_nonfinite
     return Progress(
         value_init=jnp.where(outcome.is_first, value, before.value_init),
         lowest=jnp.minimum(value, before.lowest),
         stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
         falling=jnp.where(has_flattened & ~doubles, falling // 2, falling),
         doubled=jnp.where(doubles, value, before.doubled),
-        growing=jnp.where(doubles, before.growing + _MEMORY, forgotten),
+        growing=jnp.where(doubles, before.growing + _INTERVAL, forgotten),
         restarted=outcome.restarts | (before.restarted & ~outcome.moved),
         hit_nonfinite=hit_nonfinite,
         met_noise=met_noise,
-        settled=jnp.where(outcome.failed & ~before.restarted, has_settled, before.settled),
+        settled=jnp.where(outcome.restarts & ~before.restarted, has_settled, before.settled),
     )
 
 
@@ -252,13 +253,13 @@ def status(
     has_settled = (outcome.iterated & has_settled) | (
         outcome.failed & after.settled & (before.restarted | is_invisible)
     )
-    is_huge, signs = after.lowest < -(finfo.max**_HUGE), after.signs
+    is_huge, evidence = after.lowest < -(finfo.max**_HUGE), after.evidence
     has_overflowed = after.hit_nonfinite & jnp.where(
-        outcome.failed, is_huge | (signs >= _FALLS_TO_END), is_huge & (signs > 0)
+        outcome.failed, is_huge | (evidence >= _FALLS_TO_END), is_huge & (evidence > 0)
     )
     # No minimum: a negative value depends on a param as a line does.
-    is_line = (signs >= _FALLS_TO_END) & (2 * outcome.relative_slope > -value)
-    is_unbounded = (signs >= _FALLS) | has_overflowed | (has_settled & is_line)
+    is_line = (evidence >= _FALLS_TO_END) & (2 * outcome.relative_slope > -value)
+    is_unbounded = (evidence >= _FALLS) | has_overflowed | (has_settled & is_line)
     return _first_of(
         (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),
         (is_unbounded, MinimizeStatus.UNBOUNDED),

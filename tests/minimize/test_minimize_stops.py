@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bestiary import rosenbrock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,10 +76,6 @@ def test_fit_whose_minimum_is_zero_is_a_success(x64):
 # Falling without end.
 
 
-def rosenbrock(x):
-    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
-
-
 UNBOUNDED = {
     "linear": (jnp.sum, [0.0, 0.0, 0.0]),
     "steep": (lambda x: 1e10 * jnp.sum(x) + 1e12, [0.0, 0.0]),
@@ -123,18 +120,42 @@ def test_fall_without_end_is_named_after_some_hundred_evaluations(fun, start, x6
     assert np.isfinite(result.value)
 
 
-AMONG_CONVEX_ONES = {
-    "quadratic": lambda x: jnp.sum(jnp.arange(1.0, 4) * (x[1:] - 1) ** 2) + 0.01 * x[0],
-    "cosh": lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) - x[0],
+@each_dtype
+def test_one_falling_param_among_convex_ones_is_noticed(x64):
+    def fun(x):
+        return jnp.sum(jnp.arange(1.0, 20) * (x[1:] - 1) ** 2) + 0.01 * x[0]
+
+    result = optax_ls.minimize(fun, jnp.zeros(20))
+    assert result.status == MinimizeStatus.UNBOUNDED
+    assert result.num_evals < 200
+
+
+SLOW = {
+    # The values double in many iterations, none of which has a search along a line.
+    "cosh": (lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) - x[0], 4),
+    # The last values differ by rounding only.
+    "quadratic": (lambda x: jnp.sum(jnp.arange(1, 5) * (x[1:] - 2) ** 2) - 0.01 * x[0], 5),
 }
 
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
-@pytest.mark.parametrize("fun", AMONG_CONVEX_ONES.values(), ids=AMONG_CONVEX_ONES)
-def test_one_falling_param_among_convex_ones_is_noticed(fun, x64):
-    result = optax_ls.minimize(fun, jnp.zeros(4))
+@pytest.mark.parametrize(("fun", "size"), SLOW.values(), ids=SLOW)
+def test_a_fall_that_other_params_slow_down_is_noticed(fun, size, x64):
+    result = optax_ls.minimize(fun, jnp.zeros(size))
     assert result.status == MinimizeStatus.UNBOUNDED
     assert result.num_evals < 500
+
+
+@pytest.mark.parametrize("x64", [True], indirect=True)
+def test_search_along_a_line_with_a_direction_far_too_short_restarts(x64):
+    """The curvature on the left makes the direction 1e-25 long, and on the right is none."""
+
+    def fun(x):
+        return jnp.sum(jnp.where(x < 0, 1e25 * x**2 / 2, 0) - x) - 1
+
+    result = optax_ls.minimize(fun, jnp.array([-1.0, -2.0]))
+    assert result.status == MinimizeStatus.UNBOUNDED
+    assert result.num_evals < 200
 
 
 @each_dtype

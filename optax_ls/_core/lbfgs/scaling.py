@@ -18,7 +18,7 @@ def largest_ratios(coefficients: Coefficients, *numbers: int) -> tuple[jax.Array
     rho, size = coefficients.rho, len(coefficients.rho)
     slots = jnp.arange(size, dtype=coefficients.num_pairs.dtype)
     age = jax.lax.rem(coefficients.num_pairs + (size - 1) - slots, numerics.counter(size))
-    yy = coefficients.gram_y.reshape(-1)[:: size + 1]  # the diagonal
+    yy = jnp.diagonal(coefficients.gram_y)
     inverse = jnp.where(coefficients.in_use, rho * yy, jnp.inf)
     return tuple(1 / jnp.min(jnp.where(age < number, inverse, jnp.inf)) for number in numbers)
 
