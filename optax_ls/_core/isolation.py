@@ -1,9 +1,9 @@
 """A conditional around a computation, so that the compiler does it once.
 
-XLA for CPUs computes cheap operations again in every loop that uses their result. Of a long
-expression of few numbers that takes all memory. It does not move operations out of a branch.
-Measured with ``minimize`` and an objective that unrolls 20 steps of an integrator on 3 numbers:
-without the branch around the objective it does not compile in 300 s on JAX 0.10.2, with it in 4 s.
+XLA for CPUs computes cheap operations again in every loop that uses their result, but moves none
+out of a branch. An objective that unrolls 20 steps of an integrator on 3 numbers does not compile
+in ``minimize`` in 300 s on JAX 0.10.2 without the branch, and in 4 s with it. In ``lbfgs()``, the
+update of the params would read all pairs again.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def isolate(
     Args:
         is_needed: bool, whether the result is used; for a batch, whether any element uses it.
         fn: a function of trees of arrays.
-        otherwise: a function of the same trees that returns arrays of the same types at no cost.
+        otherwise: a function of the same trees with a result of the same types, at little cost.
         operands: trees of arrays.
     """
     if not ENABLED:

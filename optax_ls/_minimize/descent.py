@@ -4,7 +4,7 @@ With bounds, a direction has only the entries that are free, and so have all inn
 """
 
 import math
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from .._core import batching, numerics, reductions, tree
 from .._core.lbfgs import compact, direction, scaling
 from .._core.lbfgs.compact import Coefficients, Products
-from .._core.lbfgs.memory import row
+from .._core.lbfgs.memory import Rows
 from .._core.types import Params, map_leaves
 from . import subspace
 from .bounds import Bounds, masked
@@ -48,7 +48,8 @@ class Decision(NamedTuple):
 def new_direction(
     coefficients: Coefficients,
     old_direction: Params,
-    rows: direction.Rows,
+    rows: Rows,
+    pair: tuple[Params, Params],
     params: Params,
     g: Params,
     decision: Decision,
@@ -62,6 +63,7 @@ def new_direction(
         coefficients: before the pair.
         old_direction: tree, the direction before.
         rows: of the memory, with the new pair.
+        pair: two trees, what the rows of the next slot hold.
         params: tree, the iterate.
         g: tree, the gradient there.
         decision: what happens in this iteration of the loop.
@@ -71,16 +73,19 @@ def new_direction(
     """
     if free is not None:
         g = masked(g, free.now)
-    new, products, entered = _with_pair(coefficients, rows, g, decision, free)
+    new, products, entered = _with_pair(coefficients, rows, pair, g, decision, free)
     square, size = products.grad_square, sum(leaf.size for leaf in jax.tree.leaves(g))
     grad_norm = jnp.where(jnp.isinf(square), largest * math.sqrt(size), jnp.sqrt(square))
     gamma = scaling.for_long_steps(new, grad_norm, products.pair, entered)
     factors = gamma, *compact.apply(new, gamma, products.s_g, products.y_g)
-    downhill = direction.combine(rows, g, *(-x for x in factors))
+
+    def combined() -> Any:
+        return direction.combine(rows, g, *(-x for x in factors))
+
     downhill = jax.lax.cond(
         batching.any_element(decision.restarts),
-        lambda: tree.where(decision.restarts, steepest_descent(params, g), downhill),
-        lambda: downhill,
+        lambda: batching.hold(decision.restarts, steepest_descent(params, g), combined()),
+        combined,
     )
     if bounds is not None and free is not None:
         downhill = bounds.shortened(params, masked(downhill, free.now))
@@ -95,7 +100,8 @@ def new_direction(
 
 def _with_pair(
     coefficients: Coefficients,
-    rows: direction.Rows,
+    rows: Rows,
+    pair: tuple[Params, Params],
     g: Params,
     decision: Decision,
     free: Optional[Free],
@@ -105,7 +111,6 @@ def _with_pair(
     With bounds, all inner products leave out the entries that are not free, ``g`` included.
     """
     slot = coefficients.next_slot
-    pair = jax.tree.map(lambda stack: row(stack, slot), rows)
     if free is None:
         products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
         new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)

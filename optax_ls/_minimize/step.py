@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .._core import batching, isolation, numerics, reductions, tree
-from .._core.lbfgs.memory import write_rows
+from .._core.lbfgs.memory import read_row, write_row
 from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
@@ -117,15 +117,15 @@ def evaluate_trial(
     value, grad, aux = isolation.isolate(
         is_running, found_at, lambda _, before: before, params, before
     )
-    # The maximum is NaN if any entry of the gradient or of the params is not finite.
     steep, steep_before = grad, iterate.updates
     if bounds is not None:
         steep = bounds.projected_gradient(params, grad)
         steep_before = bounds.projected_gradient(iterate.params, iterate.updates)
-    with_params = jax.tree.map(lambda g, p: g + 0 * p, steep, params)
     # The change of the value, over eps, if the params at the iterate are rounded.
     relative = jax.tree.map(lambda p, g: p * g, iterate.params, steep_before)
-    grad_norm, relative_slope = reductions.maxima((with_params, relative), dtype)
+    # NaN where a param is not finite.
+    steep = jax.tree.map(lambda g, p: g + (p - p), steep, params)
+    grad_norm, relative_slope = reductions.maxima((steep, relative), dtype)
 
     grads: tuple[Params, ...] = iterate.updates, grad
     if bounds is not None:
@@ -284,9 +284,9 @@ def advance(
         *(scalars, trial),
     )
     decision, scalars = decide(limits, scalars, trial, searched)
-    iterate = _move_iterate(state, trial_point, decision, bounds)
     memory, best = state.memory, (state.best_grad, state.best_aux)
-    best_grad, best_aux = tree.where(decision.keeps_best, (trial_point.grad, trial_point.aux), best)
+    best = tree.where(decision.keeps_best, (trial_point.grad, trial_point.aux), best)
+    iterate = _move_iterate(state, trial_point, best, decision, bounds)
 
     free = None
     if bounds is not None:
@@ -294,13 +294,15 @@ def advance(
             bounds.free(memory.params, memory.updates), bounds.free(iterate.params, iterate.grad)
         )
     coefficients = memory.coefficients.without_pairs(decision.drops_pairs)
+    slot = coefficients.next_slot
     pair = tree.sub(iterate.params, memory.params), tree.sub(iterate.grad, memory.updates)
-    rows = write_rows(memory.rows, coefficients.next_slot, pair, decision.is_pair)
+    pair = tree.where(decision.is_pair, pair, read_row(memory.rows, slot))
+    rows = write_row(memory.rows, slot, pair)
     coefficients, next_direction = jax.lax.cond(
         batching.any_element(decision.new_direction),
         new_direction,
         lambda coefficients, direction, *_: (coefficients, direction),
-        *(coefficients, state.direction, rows, iterate.params, iterate.grad),
+        *(coefficients, state.direction, rows, pair, iterate.params, iterate.grad),
         *(decision, scalars.grad_norm, bounds, free),
     )
     memory = memory.with_coefficients(coefficients)._replace(
@@ -315,16 +317,23 @@ def advance(
         memory=memory,
         aux=iterate.aux,
         direction=next_direction,
-        best_grad=best_grad,
-        best_aux=best_aux,
+        best_grad=best[0],
+        best_aux=best[1],
     )
     return new, decision.moves
 
 
 def _move_iterate(
-    state: MinimizeState, trial: Point, decision: Decision, bounds: Optional[Bounds]
+    state: MinimizeState,
+    trial: Point,
+    best: tuple[Params, Any],
+    decision: Decision,
+    bounds: Optional[Bounds],
 ) -> Point:
-    """The iterate at the trial, at the best trial before, or where it was."""
+    """The iterate at the trial, at the best trial before, or where it was.
+
+    ``best`` is the gradient and the auxiliary output at the best trial.
+    """
     before = state.memory
 
     def moved(old: Tree, at_trial: Tree, at_best: Tree) -> Tree:
@@ -337,6 +346,6 @@ def _move_iterate(
             along(before.params, decision.step, state.direction, bounds),
             before.params,
         ),
-        moved(before.updates, trial.grad, state.best_grad),
-        moved(state.aux, trial.aux, state.best_aux),
+        moved(before.updates, trial.grad, best[0]),
+        moved(state.aux, trial.aux, best[1]),
     )

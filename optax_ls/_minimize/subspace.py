@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from .._core import numerics, reductions, tree
 from .._core.lbfgs.compact import Coefficients, Pair, Products, add_pair
-from .._core.lbfgs.direction import Rows
+from .._core.lbfgs.memory import Rows
 from .._core.types import Flag, Params, Scalar
 
 # A pair takes part if the free entries have at least this fraction of its <s, s>.

@@ -24,7 +24,7 @@ def scaling_after(pairs, g=UNKNOWN, beyond=-0.2):
     coefficients, rows, yes = state.coefficients, state.rows, jnp.ones((), bool)
     for s, y in pairs:
         new_g, slot = g + beyond * y, coefficients.next_slot
-        rows = memory.write_rows(rows, slot, (s, y), yes)
+        rows = memory.write_row(rows, slot, (s, y))
         products = direction.inner_products(coefficients, rows, slot, new_g, (s, y))
         coefficients, entered = compact.add_pair(coefficients, slot, products, yes)
         grad_norm = direction.norm(new_g, products.grad_square.dtype)

@@ -18,16 +18,13 @@ from jax.typing import DTypeLike
 from .. import batching, numerics, reductions, tree
 from ..types import Flag, Params
 from .compact import Coefficients, Pair, Products
+from .memory import Rows
 
 # y counts as short where it is shorter than this fraction of the gradient.
 _SHORT = 1 / 4
 # The combination of up to so many pairs is unrolled into one fused loop. Of more pairs two matrix
 # products are faster, but not of half types, which they would widen in memory.
 _MAX_UNROLLED = 24
-
-
-Rows = tuple[Params, Params]
-"""The stacks of all s and of all y: two trees like the params, with a leading axis of length m."""
 
 
 def inner_products(
@@ -124,6 +121,13 @@ def norm(g: Params, dtype: DTypeLike) -> jax.Array:
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     scaled = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, dtype)) / scale, g)
     return scale * jnp.sqrt(reductions.inner(scaled, scaled, dtype))
+
+
+def scaled(factor: jax.Array, g: Params) -> Any:
+    """The tree ``factor g`` in the dtypes of g: :func:`combine` without pairs."""
+    return jax.tree.map(
+        lambda x: (factor.astype(numerics.at_least_float32(x.dtype)) * x).astype(x.dtype), g
+    )
 
 
 def combine(rows: Rows, g: Params, factor: jax.Array, of_s: jax.Array, of_y: jax.Array) -> Any:

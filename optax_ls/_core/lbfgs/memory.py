@@ -14,6 +14,9 @@ from .. import numerics, placement
 from ..types import Params, map_leaves
 from .compact import Coefficients
 
+Rows = tuple[Params, Params]
+"""The stacks of all s and of all y: two trees like the params, with a leading axis of length m."""
+
 
 class ScaleByLBFGSState(NamedTuple):
     """State of :func:`scale_by_lbfgs`.
@@ -23,7 +26,7 @@ class ScaleByLBFGSState(NamedTuple):
         params: tree, the params of the last update; zeros before the first.
         updates: tree like the params, the gradient of the last update; zeros before the first.
         diff_params_memory: tree like the params with a leading axis of length ``memory_size``,
-            the s of each pair; zeros in empty slots, or the pair that was refused last.
+            the s of each pair; in empty slots, zeros or a pair that was refused.
         diff_updates_memory: the same for y.
         weights_memory: ``(memory_size,)`` in the search dtype, rho = 1 / <s, y> of each pair;
             zero in empty slots, whose rows are not used.
@@ -52,8 +55,8 @@ class ScaleByLBFGSState(NamedTuple):
     bends: Optional[jax.Array]
 
     @property
-    def rows(self) -> tuple[Params, Params]:
-        """The stacks of all s and of all y."""
+    def rows(self) -> Rows:
+        """Those of the pairs."""
         return self.diff_params_memory, self.diff_updates_memory
 
     @property
@@ -108,29 +111,24 @@ def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleBy
     return placement.beside(state, params)
 
 
-def write_rows(
-    rows: tuple[Params, Params],
-    slot: jax.Array,
-    pair: tuple[Params, Params],
-    condition: jax.Array,
-) -> tuple[Params, Params]:
-    """Writes a pair (s, y) into the rows of a slot where the condition holds.
+def write_row(rows: Rows, slot: jax.Array, pair: tuple[Params, Params]) -> Rows:
+    """Writes a pair (s, y) into the rows of a slot; entries that are not finite become zero.
 
-    The rows are always written, with their own entries if the condition does not hold: that moves
-    less memory than a conditional, which copies what it returns.
+    The rows are always written, with their own entries if there is no new pair: that moves less
+    memory than a conditional, which copies what it returns.
     """
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
         new = jnp.where(jnp.isfinite(new), new, 0)
-        written: jax.Array = jax.lax.dynamic_update_index_in_dim(
-            rows, jnp.where(condition, new, row(rows, slot)), slot, 0
-        )
+        written: jax.Array = jax.lax.dynamic_update_index_in_dim(rows, new, slot, 0)
         return written
 
     return map_leaves(write, rows, pair)
 
 
-def row(rows: jax.Array, slot: jax.Array) -> jax.Array:
-    """The row of a slot."""
-    found: jax.Array = jax.lax.dynamic_index_in_dim(rows, slot, keepdims=False)
-    return found
+def read_row(rows: Rows, slot: jax.Array) -> tuple[Params, Params]:
+    """The pair (s, y) in the rows of a slot."""
+    pair: tuple[Params, Params] = jax.tree.map(
+        lambda stack: jax.lax.dynamic_index_in_dim(stack, slot, keepdims=False), rows
+    )
+    return pair

@@ -5,7 +5,7 @@ from typing import Any, Optional
 import jax
 import jax.numpy as jnp
 
-from .. import batching, checks, numerics, transforms, tree
+from .. import batching, checks, isolation, numerics, transforms, tree
 from ..linesearch.transforms import scale_by_zoom_linesearch
 from ..types import (
     GradientTransformation,
@@ -90,14 +90,13 @@ def _scale_by_lbfgs(
         checks.same_structure("params", params, "state.params", state.params)
         w = tree.cast_like(params, state.params)
         g = tree.cast_like(updates, state.updates)
-        pair = tree.sub(w, state.params), tree.sub(g, state.updates)
         coefficients, is_pair = state.coefficients, jnp.asarray(state.count) > 0
         slot = coefficients.next_slot
-        rows = memory.write_rows(state.rows, slot, pair, is_pair)
+        pair = tree.sub(w, state.params), tree.sub(g, state.updates)
+        pair = tree.where(is_pair, pair, tree.zeros_like(pair))
+        rows = memory.write_row(state.rows, slot, pair)
         products = direction.inner_products(coefficients, rows, slot, g, pair)
-        coefficients, entered = compact.add_pair(coefficients, slot, products, is_pair)
-        zeros = tree.zeros_like(pair)
-        rows = memory.write_rows(rows, slot, zeros, is_pair & ~entered)
+        coefficients, _ = compact.add_pair(coefficients, slot, products, is_pair)
         gamma = jnp.ones_like(products.grad_square)
         if scale_init_precond:
             square = products.grad_square
@@ -108,7 +107,12 @@ def _scale_by_lbfgs(
             )
             gamma = scaling.of_newest_pair(coefficients, grad_norm)
         factors = gamma, *compact.apply(coefficients, gamma, products.s_g, products.y_g)
-        new_updates = direction.combine(rows, g, *(factor * x for x in factors))
+        new_updates = isolation.isolate(
+            coefficients.num_pairs > 0,
+            direction.combine,
+            lambda rows, g, gamma, *_: direction.scaled(gamma, g),
+            *(rows, g, *(factor * x for x in factors)),
+        )
         state = state.with_coefficients(coefficients)._replace(
             count=numerics.increment(jnp.asarray(state.count)),
             params=w,

@@ -22,7 +22,6 @@ LIBRARY = "library"
 NOTE = "VENDORED.md"
 # What a drop-in for Optax does not need of the folder _core.
 _NOT_IN_CORE = {
-    "_core/isolation.py",
     "_core/lbfgs/inverse_hessian.py",
     "_core/linesearch/extensions.py",
     "_core/linesearch/more_thuente.py",
