@@ -57,11 +57,10 @@ def whole_number(name: str, value: Any, *, at_least: int) -> None:
     """Raises unless ``value`` is an integer no smaller than ``at_least`` (or traced)."""
     if isinstance(value, jax.core.Tracer):
         return
-    if (
-        isinstance(value, bool)
-        or np.ndim(value) != 0
-        or not np.issubdtype(np.asarray(value).dtype, np.integer)
-    ):
+    is_integer = isinstance(value, int) or (
+        np.ndim(value) == 0 and np.issubdtype(np.asarray(value).dtype, np.integer)
+    )
+    if isinstance(value, bool) or not is_integer:
         raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value < at_least:
         raise ValueError(f"{name} must be at least {at_least}, got {value!r}")

@@ -41,7 +41,7 @@ def promotes(fn: Function) -> Function:
 
 def counter(value: chex.Numeric = 0) -> Counter:
     """``value`` as a counter; a Python integer that is too large becomes the largest there is."""
-    dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(int))
+    dtype = jax.dtypes.canonicalize_dtype(int)
     if isinstance(value, int):
         value = min(value, int(np.iinfo(dtype).max))
     return jnp.asarray(value, dtype=dtype)
@@ -54,8 +54,9 @@ def on_host(value: chex.Numeric, dtype: Any) -> Any:
 
 def counter_on_host(value: chex.Numeric) -> Any:
     """The same for a counter. A Python integer too large for it is as much as there is."""
-    dtype = jnp.dtype(jax.dtypes.canonicalize_dtype(int))
-    return on_host(min(value, np.iinfo(dtype).max) if isinstance(value, int) else value, dtype)
+    dtype = jax.dtypes.canonicalize_dtype(int)
+    largest = 2 ** (8 * dtype.itemsize - 1) - 1
+    return on_host(min(value, largest) if isinstance(value, int) else value, dtype)
 
 
 def increment(count: Counter) -> Counter:
@@ -82,7 +83,8 @@ def promoted(*dtypes: Any) -> DType:
 
 def at_least_float32(dtype: DTypeLike) -> DType:
     """The real float type in which numbers of ``dtype`` are accumulated."""
-    return promoted(finfo(dtype).dtype, jnp.float32)
+    real = finfo(dtype).dtype
+    return jax.dtypes.canonicalize_dtype(real if real.itemsize > 4 else np.float32)
 
 
 def dtype_of(leaf: chex.Numeric) -> DType:
@@ -100,7 +102,7 @@ def search_dtype(tree: chex.ArrayTree) -> DType:
     A Python float counts as JAX's default float.
     """
     dtypes = [at_least_float32(dtype_of(leaf)) for leaf in jax.tree.leaves(tree)]
-    return promoted(jnp.float32, *dtypes)
+    return max(dtypes, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))
 
 
 def strong(x: chex.Numeric, dtype: Optional[DTypeLike] = None) -> jax.Array:

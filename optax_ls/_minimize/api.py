@@ -1,5 +1,6 @@
 """``minimize``: L-BFGS with the loop inside, for those who want the minimum of a function."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any, Literal, Optional, Union
@@ -185,18 +186,19 @@ _NO_DERIVATIVE = (
     "and kwargs. If no derivative is wanted, apply jax.lax.stop_gradient to the arguments"
 )
 
-_SEARCHES: dict[str, Callable[[int], LineSearch]] = {
+_SEARCHES: dict[str, Union[MoreThuente, Zoom, Backtracking]] = {
     # A curvature tighter than the usual 0.9 pays: better pairs, for few evaluations more.
-    "more_thuente": lambda steps: MoreThuente(steps, curv_rtol=0.45),
-    "zoom": lambda steps: Zoom(steps),
-    "backtracking": lambda steps: Backtracking(steps, decrease_factor=0.5),
+    "more_thuente": MoreThuente(30, curv_rtol=0.45),
+    "zoom": Zoom(30),
+    "backtracking": Backtracking(30, decrease_factor=0.5),
 }
 
 
 def _search(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> LineSearch:
     if isinstance(linesearch, str):
         checks.one_of("linesearch", linesearch, tuple(_SEARCHES))
-        return _SEARCHES[linesearch](30 if max_steps is None else max_steps)
+        search = _SEARCHES[linesearch]
+        return search if max_steps is None else dataclasses.replace(search, max_steps=max_steps)
     driver.check("linesearch", linesearch, f"one of {', '.join(map(repr, _SEARCHES))}, or ")
     if max_steps is not None:
         raise ValueError(

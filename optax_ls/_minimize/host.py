@@ -86,7 +86,7 @@ def _in_slices(
     """A run in slices; None if the function depends on something that is traced."""
     counts = (0, 0) if state is None else (int(state.num_iters), int(state.num_evals))
     limits, begin, state, history = programs.start(params, arrays, bounds, limits, state)
-    if _is_traced(begin):
+    if _is_traced(state.value):
         return None
     advance = functools.partial(programs.advance, params, arrays, bounds, limits, begin)
     pace = Pace(programs.seconds, (params, arrays))
@@ -102,10 +102,12 @@ def _in_slices(
             pause = pace.next_pause(*counts, report)
             with _interrupts_deferred():  # the state is donated, so its successor must not be lost
                 result = advance(pause, state, history)
+            ended = int(result.status) != MinimizeStatus.RUNNING
+            if ended and observer is None and not pace.is_new:
+                return result
             state, history, before = result.state, result.history, counts
             counts = int(result.num_iters), int(result.num_evals)
             pace.observe(counts[1] - before[1])
-            ended = int(result.status) != MinimizeStatus.RUNNING
             if observer is not None:
                 moved = counts[0] > before[0] or before[1] == 0
                 if observer.observe_result(result, moved, ended) and not ended:
