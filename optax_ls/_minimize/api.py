@@ -82,8 +82,8 @@ def minimize(
         gtol: stop when no entry of the gradient is larger than this in absolute value. None is
             eps**(3/4) of the search dtype: 6.4e-6 in float32, 1.8e-12 in float64.
         ftol: stop when one iteration lowers the value by no more than this times the larger of
-            the absolute values before and after it; 0 never does. None waits until the value has
-            not decreased for 8 iterations.
+            the absolute values before and after it; 0 never does. None waits until 8
+            iterations have lowered the value by no more than rounding in all.
         max_iters: the largest number of iterations (accepted steps). With ``history=True`` each
             one takes a row, so a smaller limit saves memory.
         max_evals: the largest number of evaluations of ``fun`` with its gradient; None for no

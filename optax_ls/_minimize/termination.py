@@ -5,7 +5,8 @@ observations tell this from a function that is not differentiable or a wrong gra
 
 * A search fails, and the decrease that its slope predicted is less than rounding: less than the
   value and the params at the iterate allow, or hidden by noise that its trials showed.
-* The iterate moves, as the slopes ask, but the value has not decreased for a number of iterations.
+* The iterate moves, as the slopes ask, but in a number of iterations the value has not decreased by
+  more than rounding in all.
 
 After any other search that failed, steepest descent is tried once (see ``step.py``). A search that
 used all its trials on a straight line is followed by steepest descent as well.
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # A predicted decrease below the first number of units in the last place is invisible, and one
 # below the second may be if many terms are added up.
 _INVISIBLE, _NOISE = 4, 64
-# Iterations without a lower value after which the value counts as settled.
+# The value counts as settled if so many iterations do not lower it visibly in all.
 _PATIENCE = 8
 # Trials in a row that show a fall without end. A search that multiplies its step by 4 is then at
 # 4^64 = 3e38 times its first step, which is the range of float32.
@@ -80,8 +81,8 @@ class Progress(NamedTuple):
 
     Attributes:
         value_init: scalar of the search dtype, the objective at the start.
-        lowest: scalar of the search dtype, the lowest value of all iterates.
-        stalled: counter, iterations since the value last decreased.
+        lowest: scalar of the search dtype, the value when it last decreased by more than rounding.
+        stalled: counter, iterations since then.
         falling: counter, trials that showed a fall without end, and two for each doubling; halved
             after any other search whose last trial showed that the fall ends.
         doubled: scalar of the search dtype, the value at the last doubling of a negative value.
@@ -210,9 +211,10 @@ def is_noise(
 
 def update(before: Progress, outcome: Outcome) -> Progress:
     """The progress after an evaluation."""
-    value = outcome.value
-    # Where a search failed, its best trial may be lower by rounding.
-    visible = jnp.where(outcome.accepted, 0, outcome.rounding)
+    value, eps = outcome.value, float(numerics.finfo(outcome.value.dtype).eps)
+    visible = _INVISIBLE * eps * jnp.abs(value)
+    # Where a search failed, its best trial may be lower by rounding of the params.
+    visible = jnp.where(outcome.accepted, visible, jnp.maximum(visible, outcome.rounding))
     is_lower = outcome.is_first | (before.lowest - value > visible)
     doubles = outcome.iterated & (value < 2 * jnp.minimum(before.doubled, 0))
     forgotten = jnp.maximum(before.growing - outcome.iterated, 0)
@@ -220,13 +222,13 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
-    decrease, eps = outcome.predicted_decrease, float(numerics.finfo(value.dtype).eps)
+    decrease = outcome.predicted_decrease
     is_hidden = decrease <= jnp.where(met_noise, eps**-0.75, _NOISE) * outcome.rounding
     is_hidden |= before.stalled >= _PATIENCE // 2
     has_settled = outcome.failed & is_hidden & ~hit_nonfinite
     return Progress(
         value_init=jnp.where(outcome.is_first, value, before.value_init),
-        lowest=jnp.minimum(value, before.lowest),
+        lowest=jnp.where(is_lower, value, before.lowest),
         stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
         falling=jnp.where(has_flattened & ~doubles, falling // 2, falling),
         doubled=jnp.where(doubles, value, before.doubled),

@@ -73,6 +73,33 @@ def test_fit_whose_minimum_is_zero_is_a_success(x64):
     assert np.all(np.asarray(result.success)[is_exact])
 
 
+# Evaluations after the answer is there.
+
+
+@each_dtype
+def test_steps_that_lower_the_value_by_rounding_only_soon_end_a_run(x64):
+    curvatures = jnp.logspace(0, 4, 50)
+
+    def fun(x):
+        return 1 + jnp.sum(curvatures * (x - 1) ** 2)
+
+    result = optax_ls.minimize(fun, jnp.zeros(50), gtol=0.0, history=True, max_iters=2000)
+    assert result.status == MinimizeStatus.VALUE_SETTLED
+    rows = result.history.rows()
+    eps = np.finfo(rows.value.dtype).eps
+    arrived = np.argmax(rows.value <= (1 + 4 * eps) * result.value)
+    assert result.num_evals - rows.num_evals[arrived] <= 20
+    assert result.value <= 1 + 1e-5
+
+
+def test_a_value_that_falls_slowly_to_zero_has_not_settled():
+    def fun(x):
+        return jnp.sum(jnp.logspace(0, 4, 50) * x**2)
+
+    result = optax_ls.minimize(fun, jnp.ones(50), gtol=0.0, max_iters=2000)
+    assert result.value < 1e-20
+
+
 # Falling without end.
 
 
