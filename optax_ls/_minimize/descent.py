@@ -73,10 +73,12 @@ def new_direction(
     """
     if free is not None:
         g = masked(g, free.now)
-    new, products, entered = _with_pair(coefficients, rows, pair, g, decision, free)
+    new, products, entered, otherwise = _with_pair(coefficients, rows, pair, g, decision, free)
     square, size = products.grad_square, sum(leaf.size for leaf in jax.tree.leaves(g))
     grad_norm = jnp.where(jnp.isinf(square), largest * math.sqrt(size), jnp.sqrt(square))
     gamma = scaling.for_long_steps(new, grad_norm, products.pair, entered)
+    if otherwise is not None:
+        gamma = jnp.where((otherwise > 0) & ~jnp.any(new.in_use), otherwise, gamma)
     factors = gamma, *compact.apply(new, gamma, products.s_g, products.y_g)
 
     def combined() -> Any:
@@ -105,29 +107,35 @@ def _with_pair(
     g: Params,
     decision: Decision,
     free: Optional[Free],
-) -> tuple[Coefficients, Products, jax.Array]:
+) -> tuple[Coefficients, Products, jax.Array, Optional[jax.Array]]:
     """The coefficients with the new pair, its inner products, and whether it entered.
 
-    With bounds, all inner products leave out the entries that are not free, ``g`` included.
+    With bounds, all inner products leave out the entries that are not free, ``g`` included. Then
+    the last value is the scaling for a memory without pairs: that of the whole pair where the free
+    entries have changed, else 0.
     """
-    slot = coefficients.next_slot
+    slot, dtype = coefficients.next_slot, coefficients.rho.dtype
     if free is None:
         products = direction.inner_products(coefficients, rows, slot, g, pair, decision.values)
         new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
-        return new, products, entered
-    has_changed, has_fixed, takes_part = free.changes(pair[0], coefficients.rho.dtype)
-    coefficients = jax.lax.cond(
-        batching.any_element(has_changed),
-        lambda: tree.where(
-            has_changed, subspace.of_free_entries(coefficients, rows, slot, free.now), coefficients
-        ),
-        lambda: coefficients,
+        return new, products, entered, None
+    has_changed, has_fixed, takes_part = free.changes(pair[0], dtype)
+    before = coefficients, 0 * coefficients.rho[0]  # a scalar of the type of the others
+
+    def among_free() -> tuple[Coefficients, jax.Array]:
+        changed = subspace.of_free_entries(coefficients, rows, slot, free.now)
+        return tree.where(has_changed, (changed, subspace.scaling_of(pair, dtype)), before)
+
+    coefficients, otherwise = jax.lax.cond(
+        batching.any_element(has_changed), among_free, lambda: before
     )
     # The values show the curvature along the whole step, not along its free part.
     value, new_value = decision.values
     values = value, jnp.where(has_fixed, jnp.inf, new_value)
-    pair = masked(pair[0], free.now), masked(pair[1], free.now)
-    products = direction.inner_products(coefficients, rows, slot, g, pair, values, has_changed)
+    pair_of_free = masked(pair[0], free.now), masked(pair[1], free.now)
+    products = direction.inner_products(
+        coefficients, rows, slot, g, pair_of_free, values, has_changed
+    )
     # A pair without curvature does not enter.
     curvature = jnp.where(takes_part, products.pair.sy, 0)
     products = products._replace(pair=products.pair._replace(sy=curvature))
@@ -136,7 +144,7 @@ def _with_pair(
     num_pairs = numerics.increment(coefficients.num_pairs)
     is_kept = decision.is_pair & has_fixed
     new = new._replace(num_pairs=jnp.where(is_kept, num_pairs, new.num_pairs))
-    return new, products, entered
+    return new, products, entered, otherwise
 
 
 def steepest_descent(params: Params, grad: Params) -> Params:

@@ -32,6 +32,8 @@ from .termination import Limits, Outcome, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
 _LEAST_GAIN = 0.003
+# The path of a search bends where bounds change its slope by more than this fraction.
+_LEAST_BEND = 0.1
 
 _Found = tuple[Scalar, Params, Any]
 """A value, a gradient and auxiliary output."""
@@ -62,6 +64,7 @@ class Trial(NamedTuple):
         slope: the slope at the trial.
         relative_slope: the largest absolute value of a param times its derivative, at the iterate.
         is_finite: bool, whether value, gradient and params are finite.
+        bends: bool, whether the path to it bends at bounds; None without bounds.
     """
 
     step: jax.Array
@@ -71,6 +74,7 @@ class Trial(NamedTuple):
     slope: jax.Array
     relative_slope: jax.Array
     is_finite: jax.Array
+    bends: Optional[jax.Array]
 
     @property
     def as_best(self) -> Best:
@@ -131,14 +135,17 @@ def evaluate_trial(
     if bounds is not None:
         grads = *grads, masked(grad, bounds.moving(params, state.direction))
     slope_init, slope, *beyond = reductions.slopes(state.direction, grads, dtype)
+    bends = None
     if bounds is not None:
         # Entries stop at their bounds at a step of 1. The slope there is that of the side on which
         # the value falls, and 0 if there is none: then the step is the minimum.
         (ahead,) = beyond
+        largest = jnp.maximum(jnp.abs(slope_init), jnp.abs(slope))
+        bends = (step > 1) & (jnp.abs(ahead - slope) > _LEAST_BEND * largest)
         at_kink = jnp.where(slope > 0, slope, jnp.minimum(ahead, 0))
         slope = jnp.where(step < 1, slope, jnp.where(step > 1, ahead, at_kink))
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    trial = Trial(step, value, grad_norm, slope_init, slope, relative_slope, is_finite)
+    trial = Trial(step, value, grad_norm, slope_init, slope, relative_slope, is_finite, bends)
     return Point(params, grad, aux), trial
 
 
@@ -190,6 +197,9 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     gain = jnp.abs(trial.value - best.value)
     decrease = state.value - jnp.minimum(best.value, trial.value)
     gains_nothing = (best.step > 0) & trial.is_finite & (gain <= _LEAST_GAIN * decrease)
+    if trial.bends is not None:
+        # Interpolation between steps on both sides of a bend misleads.
+        gains_nothing |= trial.bends & (best.step > 0) & ~is_lower
     is_done = ~is_first & (searched.done | uphill | gains_nothing)
     # Where rounding hides the decrease a search may go up, but never above the start.
     not_above = trial.is_finite & (trial.value <= state.progress.value_init)

@@ -48,6 +48,17 @@ class Free(NamedTuple):
         return num_changed > 0, num_fixed > 0, free >= _LEAST_FREE * whole
 
 
+def scaling_of(pair: tuple[Params, Params], dtype: DTypeLike) -> jax.Array:
+    """<s, y> / <y, y> of a pair; 0 without curvature."""
+
+    def local(s: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
+        return [reductions.dot(x, y, dtype) for x in (s, y)]
+
+    sy, yy = reductions.sums(local, pair, ((), ()), dtype)
+    has_curvature = (sy > 0) & (yy > 0) & jnp.isfinite(sy + yy)
+    return jnp.where(has_curvature, sy, 0) / jnp.where(has_curvature, yy, 1)
+
+
 def masked_products(
     rows_s: jax.Array, rows_y: jax.Array, free: jax.Array, dtype: DTypeLike
 ) -> Sequence[jax.Array]:

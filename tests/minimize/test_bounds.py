@@ -263,6 +263,25 @@ def test_bounds_that_are_not_active_change_no_iterate(bounds, x64):
     np.testing.assert_allclose(boxed.history.value, free.history.value, rtol=1e-6)
 
 
+@pytest.mark.parametrize("x64", [False, True], indirect=True)
+def test_scale_survives_when_a_step_into_a_bound_leaves_no_pair(x64):
+    def fun(x):  # like HS3 of Hock & Schittkowski: hardly any curvature along the bound
+        return x[1] + 1e-5 * (x[1] - x[0]) ** 2
+
+    result = optax_ls.minimize(fun, jnp.array([10.0, 1.0]), bounds=([None, 0], None))
+    assert result.value < 1e-9
+    assert result.num_evals <= 6
+
+
+def test_search_ends_when_a_step_into_a_bound_is_higher_than_its_best():
+    wall = lambda x: x[0] ** 2 + 1e-3 / x[1] + 0.1 * x[1]  # noqa: E731
+    lower = jnp.array([-jnp.inf, 1e-6])
+    result = optax_ls.minimize(wall, jnp.array([0.5, 4.0]), bounds=(lower, None), gtol=1e-3)
+    assert result.success
+    assert result.num_evals <= 17  # 18 without that rule
+    np.testing.assert_allclose(result.params, [0, 0.1], atol=1e-2)
+
+
 @each_linesearch
 @pytest.mark.parametrize("first", [1, 2, 5, 9])
 def test_two_parts_give_the_bits_of_the_whole(linesearch, first):
