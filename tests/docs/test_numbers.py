@@ -85,7 +85,7 @@ def test_estimate_for_many_devices_follows_from_its_formulas(column, m):
         "2m + 4": [4 * (2 * m + 4)],
         "3": [0.3],
         "1": [0.1],
-        "3m^2 + m": [4 * (3 * m**2 + m) / 1000],
+        "3m^2 + m + 2": [4 * (3 * m**2 + m + 2) / 1000],
         "3m^2 vectors": traffic(3 * m**2),
         "2n numbers, once per evaluation": [2 * 4, 2 * 4 / 50 * 1000],
         "2m + 4 vectors": [4 * (2 * m + 4)],
