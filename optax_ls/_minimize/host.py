@@ -104,7 +104,7 @@ def _in_slices(
                 result = advance(pause, state, history)
             ended = int(result.status) != MinimizeStatus.RUNNING
             if ended and observer is None and not pace.is_new:
-                return result
+                return result  # without reading the counts from the device
             state, history, before = result.state, result.history, counts
             counts = int(result.num_iters), int(result.num_evals)
             pace.observe(counts[1] - before[1])
