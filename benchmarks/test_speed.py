@@ -93,8 +93,9 @@ def records():
     return {name: {**facts, "data": data[name]} for name in NAMES}
 
 
-def rows(name, data):
-    return [dict(zip(COLUMNS, row, strict=True)) for row in targets.ROWS[name](data)]
+def rows(name, data, jax="0.10.2"):
+    found = targets.ROWS[name](data=data, versions={"jax": jax})
+    return [dict(zip(COLUMNS, row, strict=True)) for row in found]
 
 
 COLUMNS = "what", "target", "minimize", "lbfgs", "peer", "reached"
@@ -157,6 +158,12 @@ def test_time_within_the_noise_is_reported_as_none():
     (row,) = rows("small", [data])
     assert row["minimize"] == pytest.approx(0.5)
     assert (row["peer"], row["reached"]) == ("1.00 (optax)", "yes")
+
+
+@pytest.mark.parametrize(("jax", "target"), [("0.10.2", "1.8"), ("0.12.0.1", "1.3")])
+def test_target_of_small_problems_is_that_of_the_version_of_jax(jax, target):
+    (row,) = rows("small", [record({**TIMES, "minimize": 0.02}, n=10)], jax)
+    assert row["target"] == target
 
 
 def test_best_is_the_least_of_the_peers_and_never_ours():
