@@ -52,7 +52,7 @@ def solve(
             far, unless nothing was evaluated yet.
     """
     programs, arrays = look_up(fun, inputs, settings)
-    with _transfers_allowed():
+    with _transfers_and_infinities_allowed():
         if not _is_traced((params, arrays, bounds, limits, state)):
             result = _in_slices(programs, params, arrays, bounds, limits, state, report)
             if result is not None:
@@ -61,13 +61,19 @@ def solve(
             return programs.whole(params, arrays, bounds, limits, state, report=report)
 
 
-def _transfers_allowed() -> contextlib.AbstractContextManager[Any]:
-    """Allows transfers of limits and counts where the user has forbidden transfers."""
+def _transfers_and_infinities_allowed() -> contextlib.ExitStack:
+    """Allows transfers of limits and counts, and infinities in states, where the user has not.
+
+    A search sees infinity where the function is not finite, and begins with infinite intervals.
+    """
     to_device = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
     to_host = jax.config.jax_transfer_guard_device_to_host  # type: ignore[attr-defined]
-    if to_device is None and to_host is None:
-        return contextlib.nullcontext()
-    return jax.transfer_guard("allow")
+    modes = contextlib.ExitStack()
+    if to_device is not None or to_host is not None:
+        modes.enter_context(jax.transfer_guard("allow"))
+    if jax.config.jax_debug_infs:  # type: ignore[attr-defined]
+        modes.enter_context(jax.debug_infs(False))
+    return modes
 
 
 def _is_traced(tree: object) -> bool:

@@ -15,6 +15,7 @@ MODES = {
     "rank promotion": lambda: jax.numpy_rank_promotion("raise"),
     "leaks": jax.checking_leaks,
     "no jit": jax.disable_jit,
+    "debug_infs": lambda: jax.debug_infs(True),
     "transfer guard": lambda: jax.transfer_guard("disallow"),
 }
 each_mode = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
