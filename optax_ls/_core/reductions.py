@@ -26,12 +26,6 @@ def dot(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:
     return placement.contract(x, y, axes, numerics.at_least_float32(x.dtype)).astype(dtype)
 
 
-def inner(x: chex.ArrayTree, y: chex.ArrayTree, dtype: DTypeLike) -> Scalar:
-    """The real inner product of two trees."""
-    (product,) = sums(lambda x, y: (dot(x, y, dtype),), (x, y), ((),), dtype)
-    return product
-
-
 def inner_with_rows(
     rows: chex.ArrayTree, y: chex.ArrayTree, size: int, dtype: DTypeLike
 ) -> jax.Array:
@@ -40,17 +34,16 @@ def inner_with_rows(
     return products
 
 
-def slopes(
-    direction: chex.ArrayTree, grads: Sequence[chex.ArrayTree], dtype: DTypeLike
-) -> Sequence[Scalar]:
-    """The real inner products of a direction with each of several gradients."""
+def inner(pairs: Sequence[tuple[chex.ArrayTree, chex.ArrayTree]], dtype: DTypeLike) -> Arrays:
+    """The real inner products of several pairs of trees, all of one structure."""
 
-    def of_leaf(d: jax.Array, *grads: jax.Array) -> Arrays:
-        wide = numerics.promoted(d, *grads)
-        return [dot(d.astype(wide), g.astype(wide), dtype) for g in grads]
+    def of_leaves(*leaves: jax.Array) -> Arrays:
+        wide = numerics.promoted(*leaves)
+        each = [x.astype(wide) for x in leaves]
+        return [dot(x, y, dtype) for x, y in zip(each[::2], each[1::2], strict=True)]
 
-    trees = [jax.tree.map(jnp.asarray, tree) for tree in (direction, *grads)]
-    return sums(of_leaf, trees, ((),) * len(grads), dtype)
+    trees = [jax.tree.map(jnp.asarray, tree) for pair in pairs for tree in pair]
+    return sums(of_leaves, trees, ((),) * len(pairs), dtype)
 
 
 def sums(

@@ -63,6 +63,7 @@ class Trial(NamedTuple):
         slope_init: the slope at the iterate.
         slope: the slope at the trial.
         relative_slope: the largest absolute value of a param times its derivative, at the iterate.
+        radial_slope: the slope along the params themselves, at the iterate.
         is_finite: bool, whether value, gradient and params are finite.
         bends: bool, whether the path to it bends at bounds; None without bounds.
     """
@@ -73,6 +74,7 @@ class Trial(NamedTuple):
     slope_init: jax.Array
     slope: jax.Array
     relative_slope: jax.Array
+    radial_slope: jax.Array
     is_finite: jax.Array
     bends: Optional[jax.Array]
 
@@ -134,7 +136,8 @@ def evaluate_trial(
     grads: tuple[Params, ...] = iterate.updates, grad
     if bounds is not None:
         grads = *grads, masked(grad, bounds.moving(params, state.direction))
-    slope_init, slope, *beyond = reductions.slopes(state.direction, grads, dtype)
+    pairs = [(iterate.params, steep_before), *((state.direction, g) for g in grads)]
+    radial_slope, slope_init, slope, *beyond = reductions.inner(pairs, dtype)
     bends = None
     if bounds is not None:
         # Entries stop at their bounds at a step of 1. The slope there is that of the side on which
@@ -145,8 +148,8 @@ def evaluate_trial(
         at_kink = jnp.where(slope > 0, slope, jnp.minimum(ahead, 0))
         slope = jnp.where(step < 1, slope, jnp.where(step > 1, ahead, at_kink))
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    trial = Trial(step, value, grad_norm, slope_init, slope, relative_slope, is_finite, bends)
-    return Point(params, grad, aux), trial
+    slopes = slope_init, slope, relative_slope, radial_slope
+    return Point(params, grad, aux), Trial(step, value, grad_norm, *slopes, is_finite, bends)
 
 
 def first_step_of(progress: Progress, last_step: jax.Array) -> jax.Array:
@@ -227,6 +230,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         flattens=flattens,
         predicted_decrease=-trial.slope_init,
         relative_slope=trial.relative_slope,
+        radial_slope=trial.radial_slope,
         is_noisy=trial.is_finite & is_noisy & ~is_first,
         value_before=state.value,
         value=jnp.where(moves, arrival.value, state.value),

@@ -121,7 +121,7 @@ def of_free_entries(
 
     def add(age: jax.Array, old: Coefficients) -> Coefficients:
         k = jax.lax.rem(slot + age, numerics.counter(size))
-        pair = Pair(ss[k], s_y[k, k], y_y[k, k], zero[0])
+        pair = Pair(ss[k], s_y[k, k], y_y[k, k], zero[0], jnp.sqrt(ss[k]) * jnp.sqrt(y_y[k, k]))
         products = Products(zero, zero, s_y[k], y_y[k], pair, None, zero[0])
         exists = (ss[k] >= _LEAST_FREE * whole[k]) & (k < coefficients.num_pairs)
         new, _ = add_pair(old, k, products, exists)

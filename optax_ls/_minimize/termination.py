@@ -14,7 +14,8 @@ used all its trials on a straight line is followed by steepest descent as well.
 A function without lower bound shows in trials: the value falls, and the slope gets no flatter. An
 interval that has no flatter slope grows with every trial, so such trials in a row reach farther
 than any scale that the function may have. Where other params curve the line, iterations after which
-a negative value has doubled count instead, if they follow each other soon.
+a negative value has doubled count instead, if they follow each other soon; and so do iterations in
+which the value equals the slope along the params, <w, g> = f, since far out on a line it does.
 """
 
 from typing import TYPE_CHECKING, NamedTuple, Optional, Union
@@ -43,10 +44,15 @@ _FALL, _STEEP = 0.01, 0.9
 # An iteration shows it if a negative value has doubled since the last one that did. So many show
 # that the fall has no end; each is forgotten within so many other iterations.
 _DOUBLINGS, _INTERVAL = 24, 24
-# Values below -max^0.4 that fall into values that are not finite do so by overflow. So do those of
-# a search that failed at such a wall after this many signs of a fall, as log x at x = 0; and after
-# so many a fall may end because rounding hides it.
-_HUGE, _FALLS_TO_END = 0.4, 16
+# Values below -max^0.4 that fall into values that are not finite do so by overflow.
+_HUGE = 0.4
+# So do, after this many signs of a fall, those of a search that failed at such a wall, as log x at
+# x = 0. And a fall on a line may end after so many because rounding hides it.
+_FALLS_TO_END = 16
+# Far out on a line, a negative value equals the slope along the params. Up to the first fraction,
+# an iteration there counts by itself after ``_FALLS_TO_END`` signs: a sixth of a doubling. Up to
+# the second it forgets nothing. At the end, rounding allows the third.
+_LINE, _NEAR_LINE, _LINE_AT_END, _GROWTH = 0.01, 0.1, 0.5, 4
 
 
 class Limits(NamedTuple):
@@ -86,7 +92,8 @@ class Progress(NamedTuple):
         falling: counter, trials that showed a fall without end, and two for each doubling; halved
             after any other search whose last trial showed that the fall ends.
         doubled: scalar of the search dtype, the value at the last doubling of a negative value.
-        growing: counter, ``_INTERVAL`` for each doubling, less one for each other iteration.
+        growing: counter, ``_INTERVAL`` for each doubling, ``_GROWTH`` for each other iteration on a
+            line, less one for each that is not even near one.
         restarted: bool, whether the search under way is along steepest descent.
         hit_nonfinite: bool, whether that search has met a value that is not finite.
         met_noise: bool, whether it has met a value that does not follow its slopes.
@@ -133,6 +140,7 @@ class Outcome(NamedTuple):
         predicted_decrease: minus the slope at the iterate.
         relative_slope: the largest absolute value of a param times its derivative, at the iterate
             before.
+        radial_slope: the slope along the params themselves, at the iterate before.
         is_noisy: whether the trial showed that rounding hides the predicted decrease.
         value_before: the objective at the iterate before.
         value: the objective at the iterate.
@@ -149,6 +157,7 @@ class Outcome(NamedTuple):
     flattens: jax.Array
     predicted_decrease: jax.Array
     relative_slope: jax.Array
+    radial_slope: jax.Array
     is_noisy: jax.Array
     value_before: jax.Array
     value: jax.Array
@@ -163,6 +172,10 @@ class Outcome(NamedTuple):
         """The change of the value if it or the params change by one unit in the last place."""
         largest = jnp.maximum(jnp.abs(self.value_before), self.relative_slope)
         return float(numerics.finfo(self.value.dtype).eps) * largest
+
+    def is_line(self, rtol: float) -> jax.Array:
+        """Whether a negative value equals the slope along the params, as far out on a line."""
+        return jnp.abs(self.radial_slope - self.value_before) < -rtol * self.value_before
 
 
 def fall(
@@ -217,7 +230,9 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     visible = jnp.where(outcome.accepted, visible, jnp.maximum(visible, outcome.rounding))
     is_lower = outcome.is_first | (before.lowest - value > visible)
     doubles = outcome.iterated & (value < 2 * jnp.minimum(before.doubled, 0))
-    forgotten = jnp.maximum(before.growing - outcome.iterated, 0)
+    growth = jnp.where(before.evidence >= _FALLS_TO_END, _GROWTH, 0)
+    growth = jnp.where(outcome.is_line(_LINE), growth, -1 * ~outcome.is_line(_NEAR_LINE))
+    growth = jnp.where(doubles, _INTERVAL, growth)
     falling = before.falling + outcome.falls + 2 * doubles
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
@@ -232,7 +247,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
         stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
         falling=jnp.where(has_flattened & ~doubles, falling // 2, falling),
         doubled=jnp.where(doubles, value, before.doubled),
-        growing=jnp.where(doubles, before.growing + _INTERVAL, forgotten),
+        growing=jnp.maximum(before.growing + outcome.iterated * growth, 0),
         restarted=outcome.restarts | (before.restarted & ~outcome.moved),
         hit_nonfinite=hit_nonfinite,
         met_noise=met_noise,
@@ -259,15 +274,15 @@ def status(
     has_overflowed = after.hit_nonfinite & jnp.where(
         outcome.failed, is_huge | (evidence >= _FALLS_TO_END), is_huge & (evidence > 0)
     )
-    # No minimum: a negative value depends on a param as a line does.
-    is_line = (evidence >= _FALLS_TO_END) & (2 * outcome.relative_slope > -value)
-    is_unbounded = (evidence >= _FALLS) | has_overflowed | (has_settled & is_line)
+    is_line = (evidence >= _FALLS_TO_END) & outcome.is_line(_LINE_AT_END)
+    has_failed = outcome.failed & before.restarted
+    is_unbounded = (evidence >= _FALLS) | has_overflowed | ((has_settled | has_failed) & is_line)
     return _first_of(
         (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),
         (is_unbounded, MinimizeStatus.UNBOUNDED),
         (grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
         (has_settled, MinimizeStatus.VALUE_SETTLED),
-        (outcome.failed & before.restarted, MinimizeStatus.SEARCH_FAILED),
+        (has_failed, MinimizeStatus.SEARCH_FAILED),
     )
 
 

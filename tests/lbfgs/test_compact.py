@@ -20,7 +20,7 @@ def empty():
 
 
 def products(rows_s, rows_y, s, y, g):
-    pair = compact.Pair(s @ s, s @ y, y @ y, s @ g)
+    pair = compact.Pair(s @ s, s @ y, y @ y, s @ g, np.abs(s) @ np.abs(y))
     return compact.Products(rows_s @ g, rows_y @ g, rows_s @ y, rows_y @ y, pair, None, g @ g)
 
 
@@ -60,3 +60,20 @@ def test_pair_without_curvature_does_not_enter_and_leaves_its_slot_empty(positio
     # The last of all takes the slot of the oldest; before others, the next pair takes its slot.
     kept = pairs[-(MEMORY - 1) :] if position == 6 else pairs[-MEMORY:]
     np.testing.assert_allclose(found, dense_inverse_hessian(kept, 0.7) @ g, rtol=1e-8)
+
+
+@pytest.mark.parametrize("x64", [False, True], indirect=True)
+def test_pairs_enter_at_any_scale_of_the_params(x64):
+    rng, units = np.random.default_rng(0), np.logspace(-6, 6, N)
+    pairs = [(s * units, y / units) for s, y in curved_pairs(3, rng, N)]
+    _, entered = direction(pairs, rng.normal(size=N) / units, 1.0)
+    assert entered == [True] * 3
+
+
+@pytest.mark.parametrize("x64", [False, True], indirect=True)
+def test_pair_whose_curvature_is_rounding_of_its_terms_does_not_enter(x64):
+    eps = np.finfo(np.float64 if jax.config.jax_enable_x64 else np.float32).eps
+    s, y = np.zeros(N), np.zeros(N)
+    s[:2], y[:2] = 1, (1, eps - 1)
+    _, entered = direction([(s, y), (s, y + 4 * eps * s)], np.ones(N), 1.0)
+    assert entered == [False, True]

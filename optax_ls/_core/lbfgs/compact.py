@@ -66,12 +66,13 @@ class Coefficients(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """The inner products of a pair, and of its s with the gradient g at its newer end; scalars."""
+    """The products of a pair, of s with the gradient g at its newer end, and of |s| with |y|."""
 
     ss: jax.Array
     sy: jax.Array
     yy: jax.Array
     sg: jax.Array
+    sy_size: jax.Array
 
 
 class Products(NamedTuple):
@@ -97,11 +98,9 @@ class Products(NamedTuple):
 
     @property
     def has_curvature(self) -> jax.Array:
-        """Whether the new pair keeps H positive definite: <s, y> > eps |s| |y|."""
-        ss, sy, yy, _ = self.pair
-        finfo = numerics.finfo(sy.dtype)
-        has_angle = sy > finfo.eps * jnp.sqrt(ss) * jnp.sqrt(yy)
-        return jnp.asarray(has_angle & (sy > finfo.tiny))
+        """Whether the new pair keeps H positive definite: <s, y> > eps <|s|, |y|>."""
+        finfo = numerics.finfo(self.pair.sy.dtype)
+        return jnp.asarray(self.pair.sy > jnp.maximum(finfo.eps * self.pair.sy_size, finfo.tiny))
 
 
 def add_pair(

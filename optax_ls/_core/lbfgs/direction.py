@@ -52,12 +52,13 @@ def inner_products(
     def local(rows_s: jax.Array, rows_y: jax.Array, *vectors: jax.Array) -> Sequence[jax.Array]:
         g, s, y = vectors
         pairs = (rows_s, g), (rows_y, g), (g, g), (s, s), (s, y), (y, y)
-        return [reductions.dot(*pair, dtype) for pair in pairs]
+        sizes = jnp.abs(s).astype(dtype) * jnp.abs(y).astype(dtype)
+        return [*(reductions.dot(*pair, dtype) for pair in pairs), jnp.sum(sizes)]
 
-    shapes = size, size, (), (), (), ()
-    s_g, y_g, gg, ss, sy, yy = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
+    shapes = size, size, *((),) * 5
+    s_g, y_g, gg, ss, sy, yy, sy_size = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
     here = jnp.arange(len(s_g)) == slot
-    pair, bend = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0))), None
+    pair, bend = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0)), sy_size), None
     in_own_pass = (yy < _SHORT**2 * gg) | directly
     bends = coefficients.bends
     if values is not None and bends is not None:
@@ -100,7 +101,7 @@ def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> 
     newer end; with the multiple y has that too (Zhang, Deng & Chen, Journal of Optimization Theory
     and Applications 102 (1999), 147-167).
     """
-    ss, sy, _, sg = pair
+    ss, sy, _, sg, _ = pair
     decrease = value - new_value
     change = 6 * decrease + 6 * sg - 3 * sy
     change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
@@ -111,8 +112,9 @@ def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> 
 
 def corrected(pair: Pair, multiple: jax.Array) -> Pair:
     """The products of a pair with a multiple of s added to y."""
-    ss, sy, yy, sg = pair
-    return Pair(ss, sy + multiple * ss, yy + multiple * (2 * sy + multiple * ss), sg)
+    ss, sy, yy, sg, sy_size = pair
+    yy += multiple * (2 * sy + multiple * ss)
+    return Pair(ss, sy + multiple * ss, yy, sg, sy_size + jnp.abs(multiple) * ss)
 
 
 def norm(g: Params, dtype: DTypeLike) -> jax.Array:
@@ -120,7 +122,7 @@ def norm(g: Params, dtype: DTypeLike) -> jax.Array:
     (largest,) = reductions.maxima((g,), dtype)
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
     scaled = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, dtype)) / scale, g)
-    return scale * jnp.sqrt(reductions.inner(scaled, scaled, dtype))
+    return scale * jnp.sqrt(*reductions.inner([(scaled, scaled)], dtype))
 
 
 def scaled(factor: jax.Array, g: Params) -> Any:

@@ -280,7 +280,7 @@ class Driver(Generic[State]):
             found = evaluate(transforms.apply_updates(params, _scaled(step, updates, params)))
             # The slope at the start is computed here too, so that the two share one all-reduce.
             grads = (line.grad, tree.conj(found.grad)) if needs_slope(search) else (line.grad,)
-            slope_init, *slopes = reductions.slopes(updates, grads, dtype)
+            slope_init, *slopes = reductions.inner([(updates, g) for g in grads], dtype)
             slope = slopes[0] if slopes else jnp.zeros((), dtype)
             begun = begin(search, line.value, slope_init, line.first_step)
             before = tree.where(carry.fresh, begun, carry.search)
