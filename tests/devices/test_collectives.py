@@ -155,11 +155,11 @@ def test_devices_exchange_sums_and_nothing_else(compiled, name, leaves, memory_s
     ("name", "numbers"),
     [
         # Inner products, and the slopes at both ends.
-        ("lbfgs", lambda m: 2 * m + 4 + 2),
-        # The largest entries too.
-        ("minimize", lambda m: 2 * m + 4 + 2 + 2),
+        ("lbfgs", lambda m: 2 * m + 5 + 2),
+        # The largest entries too, and the slope along the params.
+        ("minimize", lambda m: 2 * m + 5 + 2 + 2 + 1),
         # A third slope, and the changes of the free entries.
-        ("bounds", lambda m: 2 * m + 4 + 3 + 2 + 4),
+        ("bounds", lambda m: 2 * m + 5 + 3 + 2 + 4 + 1),
     ],
     ids=["lbfgs", "minimize", "bounds"],
 )
@@ -174,7 +174,7 @@ def test_numbers_in_the_all_reduces_of_an_iteration(example, compiled, name, num
     assert exchanged == numbers(m)
     # In branches: products with a short y, and where the free entries change all coefficients and
     # the scaling of the whole pair.
-    largest = 3 * m**2 + m + 2 if name == "bounds" else 2 * m + 4
+    largest = 3 * m**2 + m + 2 if name == "bounds" else 2 * m + 5
     assert max(exchange.numbers for exchange in found) == largest
 
 
