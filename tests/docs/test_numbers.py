@@ -82,7 +82,7 @@ def test_estimate_for_many_devices_follows_from_its_formulas(column, m):
     wanted = {
         "2m + 8 vectors": [(2 * m + 8) * gigabytes],
         "4m vectors, two passes": traffic(4 * m),
-        "2m + 4": [4 * (2 * m + 4)],
+        "2m + 5": [4 * (2 * m + 5)],
         "3": [0.3],
         "1": [0.1],
         "3m^2 + m + 2": [4 * (3 * m**2 + m + 2) / 1000],
