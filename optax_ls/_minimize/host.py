@@ -62,7 +62,7 @@ def solve(
 
 
 def _transfers_and_infinities_allowed() -> contextlib.ExitStack:
-    """Allows transfers of limits and counts, and infinities in states, where the user has not.
+    """Allows transfers of limits and counts, and infinities in states, where a mode forbids them.
 
     A search sees infinity where the function is not finite, and begins with infinite intervals.
     """

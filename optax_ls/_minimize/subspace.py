@@ -50,11 +50,8 @@ class Free(NamedTuple):
 
 def scaling_of(pair: tuple[Params, Params], dtype: DTypeLike) -> jax.Array:
     """<s, y> / <y, y> of a pair; 0 without curvature."""
-
-    def local(s: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
-        return [reductions.dot(x, y, dtype) for x in (s, y)]
-
-    sy, yy = reductions.sums(local, pair, ((), ()), dtype)
+    s, y = pair
+    sy, yy = reductions.inner([(s, y), (y, y)], dtype)
     has_curvature = (sy > 0) & (yy > 0) & jnp.isfinite(sy + yy)
     return jnp.where(has_curvature, sy, 0) / jnp.where(has_curvature, yy, 1)
 
@@ -121,7 +118,9 @@ def of_free_entries(
 
     def add(age: jax.Array, old: Coefficients) -> Coefficients:
         k = jax.lax.rem(slot + age, numerics.counter(size))
-        pair = Pair(ss[k], s_y[k, k], y_y[k, k], zero[0], jnp.sqrt(ss[k]) * jnp.sqrt(y_y[k, k]))
+        # |s| |y| is the bound of <|s|, |y|> that these products give.
+        largest = jnp.sqrt(ss[k]) * jnp.sqrt(y_y[k, k])
+        pair = Pair(ss[k], s_y[k, k], y_y[k, k], zero[0], largest)
         products = Products(zero, zero, s_y[k], y_y[k], pair, None, zero[0])
         exists = (ss[k] >= _LEAST_FREE * whole[k]) & (k < coefficients.num_pairs)
         new, _ = add_pair(old, k, products, exists)

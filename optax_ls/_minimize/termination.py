@@ -46,12 +46,14 @@ _FALL, _STEEP = 0.01, 0.9
 _DOUBLINGS, _INTERVAL = 24, 24
 # Values below -max^0.4 that fall into values that are not finite do so by overflow.
 _HUGE = 0.4
-# So do, after this many signs of a fall, those of a search that failed at such a wall, as log x at
-# x = 0. And a fall on a line may end after so many because rounding hides it.
+# So much evidence of a fall, in trials, is enough where the run would end otherwise: if a search
+# failed at a wall of values that are not finite, as log x at x = 0, or if rounding ends the run on
+# a line.
 _FALLS_TO_END = 16
-# Far out on a line, a negative value equals the slope along the params. Up to the first fraction,
-# an iteration there counts by itself after ``_FALLS_TO_END`` signs: a sixth of a doubling. Up to
-# the second it forgets nothing. At the end, rounding allows the third.
+# Far out on a line, a negative value equals the slope along the params. If the two differ by less
+# than the first fraction, an iteration counts as a sixth of a doubling, once there is the evidence
+# above. If they differ by less than the second, it forgets nothing. Where a run would end, rounding
+# allows the third.
 _LINE, _NEAR_LINE, _LINE_AT_END, _GROWTH = 0.01, 0.1, 0.5, 4
 
 
@@ -174,7 +176,7 @@ class Outcome(NamedTuple):
         return float(numerics.finfo(self.value.dtype).eps) * largest
 
     def is_line(self, rtol: float) -> jax.Array:
-        """Whether a negative value equals the slope along the params, as far out on a line."""
+        """Whether the value is negative and equals the slope along the params, as on a line."""
         return jnp.abs(self.radial_slope - self.value_before) < -rtol * self.value_before
 
 
@@ -230,8 +232,9 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     visible = jnp.where(outcome.accepted, visible, jnp.maximum(visible, outcome.rounding))
     is_lower = outcome.is_first | (before.lowest - value > visible)
     doubles = outcome.iterated & (value < 2 * jnp.minimum(before.doubled, 0))
-    growth = jnp.where(before.evidence >= _FALLS_TO_END, _GROWTH, 0)
-    growth = jnp.where(outcome.is_line(_LINE), growth, -1 * ~outcome.is_line(_NEAR_LINE))
+    on_line = jnp.where(before.evidence >= _FALLS_TO_END, _GROWTH, 0)
+    off_line = jnp.where(outcome.is_line(_NEAR_LINE), 0, -1)
+    growth = jnp.where(outcome.is_line(_LINE), on_line, off_line)
     growth = jnp.where(doubles, _INTERVAL, growth)
     falling = before.falling + outcome.falls + 2 * doubles
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens

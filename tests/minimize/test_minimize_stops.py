@@ -164,26 +164,26 @@ def rotated(fun, size):
     return lambda x: fun(jnp.asarray(axes, x.dtype) @ x)
 
 
-# In few iterations is the search along a line, since other params curve it.
+# Other params curve the path, so few searches follow a line; the last number limits evaluations.
 SLOW = {
-    "cosh": (lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) - x[0], 4),
-    "cosh_steep": (lambda x: jnp.sum(jnp.cosh(3 * x[1:] - 1)) + 0.1 * x[0], 3),
-    "quadratic": (lambda x: jnp.sum(jnp.arange(1, 5) * (x[1:] - 2) ** 2) - 0.01 * x[0], 5),
-    "scales": (lambda x: jnp.sum(10.0 ** jnp.arange(6) * (x[1:] - 1) ** 2) - x[0], 7),
-    "quartic": (lambda x: jnp.sum((x[3:] - 2) ** 4) - x[0] - x[1] / 2 - 2 * x[2], 9),
-    "valley": (lambda x: rosenbrock(x[1:]) - x[0] / 1000, 3),
-    "long_valley": (lambda x: rosenbrock(x[1:]) - x[0] / 10, 9),
-    "rotated": (rotated(lambda x: jnp.sum(jnp.arange(1, 6) * (x[1:] - 1) ** 2) - x[0], 6), 6),
-    "log_sigma": (lambda x: (x[0] - 1) ** 2 * jnp.exp(-2 * x[1]) + 3 * x[1], 2),
+    "cosh": (lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) - x[0], 4, 500),
+    "cosh_steep": (lambda x: jnp.sum(jnp.cosh(3 * x[1:] - 1)) + 0.1 * x[0], 3, 500),
+    "quadratic": (lambda x: jnp.sum(jnp.arange(1, 5) * (x[1:] - 2) ** 2) - 0.01 * x[0], 5, 500),
+    "scales": (lambda x: jnp.sum(10.0 ** jnp.arange(6) * (x[1:] - 1) ** 2) - x[0], 7, 500),
+    "quartic": (lambda x: jnp.sum((x[3:] - 2) ** 4) - x[0] - x[1] / 2 - 2 * x[2], 9, 500),
+    "valley": (lambda x: rosenbrock(x[1:]) - x[0] / 1000, 3, 500),
+    "long_valley": (lambda x: rosenbrock(x[1:]) - x[0] / 10, 9, 1000),
+    "rotated": (rotated(lambda x: jnp.sum(jnp.arange(1, 6) * (x[1:] - 1) ** 2) - x[0], 6), 6, 500),
+    "log_sigma": (lambda x: (x[0] - 1) ** 2 * jnp.exp(-2 * x[1]) + 3 * x[1], 2, 1000),
 }
 
 
 @each_dtype
-@pytest.mark.parametrize(("fun", "size"), SLOW.values(), ids=SLOW)
-def test_a_fall_that_other_params_slow_down_is_noticed(fun, size, x64):
+@pytest.mark.parametrize(("fun", "size", "most"), SLOW.values(), ids=SLOW)
+def test_a_fall_that_other_params_slow_down_is_noticed(fun, size, most, x64):
     result = optax_ls.minimize(fun, jnp.zeros(size))
     assert result.status == MinimizeStatus.UNBOUNDED
-    assert result.num_evals < 1000
+    assert result.num_evals < most
 
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
