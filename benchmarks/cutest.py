@@ -35,9 +35,9 @@ def parse(arguments=None):
     add("--out", type=Path, help="default: build/cutest or build/cutest-bounds")
     options = parser.parse_args(arguments)
 
-    kind = "bounded" if options.bounds else "unconstrained"
+    options.kind = "bounded" if options.bounds else "unconstrained"
     options.out = options.out or Path("build/cutest-bounds" if options.bounds else "build/cutest")
-    options.problems = options.problems or list(problems.listed(kind))
+    options.problems = options.problems or list(problems.listed(options.kind))
     if options.bounds:
         options.solvers = [name for name in options.solvers if name in BOUNDED]
     options.ours = "minimize-zero" if options.zero_tolerances else "minimize"
@@ -85,7 +85,7 @@ def main(arguments=None):
     results = [Results(records, options.problems, options.solvers, d) for d in options.dtype]
     figure = options.out / "profiles.png"
     draw_profiles(results, figure)
-    text = summary(results, options.ours, figure)
+    text = summary(results, options.kind, options.ours, figure)
     (options.out / "summary.md").write_text(text)
     print(text)
     print(f"Written to {options.out}: summary.md, {figure.name}, {records.path.name}")

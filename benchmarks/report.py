@@ -19,11 +19,11 @@ ENDS = {
 }
 
 
-def summary(all_results, ours, figure):
-    """The whole text. ``ours`` is the solver whose worst problems are listed."""
+def summary(all_results, kind, ours, figure):
+    """The whole text on problems of a kind. ``ours`` is the solver whose worst are listed."""
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     parts = [
-        "# Unconstrained problems of CUTEst",
+        f"# {kind.capitalize()} problems of CUTEst",
         f"A problem is solved when an evaluation reaches f <= fL + {ACCURACY:g} (f0 - fL), within\n"
         f"{MAX_EVALS} evaluations and {MAX_ITERS} iterations; memory {MEMORY}; one setting for all"
         " problems.",
