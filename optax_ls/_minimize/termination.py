@@ -123,7 +123,8 @@ class Progress(NamedTuple):
     @property
     def evidence(self) -> jax.Array:
         """Counter, the evidence of a fall without end in units of trials; ``_FALLS`` are enough."""
-        return jnp.maximum(self.falling, self.growing * _FALLS // (_DOUBLINGS * _INTERVAL))
+        per_trial = numerics.counter(_DOUBLINGS * _INTERVAL // _FALLS)
+        return jnp.maximum(self.falling, jax.lax.div(self.growing, per_trial))
 
 
 class Outcome(NamedTuple):
@@ -237,6 +238,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     growth = jnp.where(outcome.is_line(_LINE), on_line, off_line)
     growth = jnp.where(doubles, _INTERVAL, growth)
     falling = before.falling + outcome.falls + 2 * doubles
+    half = jax.lax.div(falling, numerics.counter(2))
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
@@ -248,7 +250,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
         value_init=jnp.where(outcome.is_first, value, before.value_init),
         lowest=jnp.where(is_lower, value, before.lowest),
         stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
-        falling=jnp.where(has_flattened & ~doubles, falling // 2, falling),
+        falling=jnp.where(has_flattened & ~doubles, half, falling),
         doubled=jnp.where(doubles, value, before.doubled),
         growing=jnp.maximum(before.growing + outcome.iterated * growth, 0),
         restarted=outcome.restarts | (before.restarted & ~outcome.moved),

@@ -141,7 +141,15 @@ def compiled():
     ENDLESS(max_iters=1)
 
 
-@pytest.mark.usefixtures("compiled")
+@pytest.fixture
+def sigint_raises():
+    """Python's handler of Ctrl-C; shells let commands in the background ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("compiled", "sigint_raises")
 @pytest.mark.parametrize("callback", [None, lambda info: None], ids=["plain", "callback"])
 def test_an_interrupt_ends_a_run_within_a_second_and_leaves_the_best_point(callback):
     begin = time.perf_counter()
