@@ -138,10 +138,72 @@ BOUNDED = {
 }
 
 
+def rotated(fun, size):
+    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
+    return lambda x: fun(jnp.asarray(axes, x.dtype) @ x)
+
+
+# Other params curve the path, so few searches follow a line; the last number limits evaluations.
+SLOW = {
+    "one_of_many": (
+        lambda x: jnp.sum(jnp.arange(1.0, 20) * (x[1:] - 1) ** 2) + 0.01 * x[0],
+        [0.0] * 20,
+        200,
+    ),
+    "cosh": (lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) - x[0], [0.0] * 4, 500),
+    "cosh_steep": (lambda x: jnp.sum(jnp.cosh(3 * x[1:] - 1)) + 0.1 * x[0], [0.0] * 3, 500),
+    "quadratic": (
+        lambda x: jnp.sum(jnp.arange(1, 5) * (x[1:] - 2) ** 2) - 0.01 * x[0],
+        [0.0] * 5,
+        500,
+    ),
+    "scales": (
+        lambda x: jnp.sum(10.0 ** jnp.arange(6) * (x[1:] - 1) ** 2) - x[0],
+        [0.0] * 7,
+        500,
+    ),
+    "quartic": (
+        lambda x: jnp.sum((x[3:] - 2) ** 4) - x[0] - x[1] / 2 - 2 * x[2],
+        [0.0] * 9,
+        500,
+    ),
+    "valley": (lambda x: rosenbrock(x[1:]) - x[0] / 1000, [0.0] * 3, 500),
+    "long_valley": (lambda x: rosenbrock(x[1:]) - x[0] / 10, [0.0] * 9, 1000),
+    "rotated": (
+        rotated(lambda x: jnp.sum(jnp.arange(1, 6) * (x[1:] - 1) ** 2) - x[0], 6),
+        [0.0] * 6,
+        500,
+    ),
+    "log_sigma": (lambda x: (x[0] - 1) ** 2 * jnp.exp(-2 * x[1]) + 3 * x[1], [0.0] * 2, 1000),
+}
+
+
+# All functions of the tables stand in one program, since each program takes seconds to compile.
+# Params that a function does not have are appended.
+TABLES = {"unbounded": UNBOUNDED, "bounded": BOUNDED, "slow": SLOW}
+NAMES = [(table, name) for table, functions in TABLES.items() for name in functions]
+SIZE = max(len(TABLES[table][name][1]) for table, name in NAMES)
+
+
+def any_of_them(x, index):
+    def of_its_params(table, name):
+        fun, start, *_ = TABLES[table][name]
+        return lambda x: fun(x[: len(start)])
+
+    return jax.lax.switch(index, [of_its_params(*name) for name in NAMES], x)
+
+
+def minimize(table, name, **options):
+    start = np.zeros(SIZE)
+    start[: len(TABLES[table][name][1])] = TABLES[table][name][1]
+    index = NAMES.index((table, name))
+    return optax_ls.minimize(any_of_them, jnp.asarray(start), args=(index,), **options)
+
+
 @each_dtype
-@pytest.mark.parametrize(("fun", "start"), UNBOUNDED.values(), ids=UNBOUNDED)
-def test_fall_without_end_is_named_after_some_hundred_evaluations(fun, start, x64):
-    result = optax_ls.minimize(fun, jnp.array(start))
+@pytest.mark.parametrize("name", UNBOUNDED)
+def test_fall_without_end_is_named_after_some_hundred_evaluations(name, x64):
+    result = minimize("unbounded", name)
     assert result.status == MinimizeStatus.UNBOUNDED
     assert not result.success
     assert result.num_evals <= 200
@@ -150,40 +212,11 @@ def test_fall_without_end_is_named_after_some_hundred_evaluations(fun, start, x6
 
 
 @each_dtype
-def test_one_falling_param_among_convex_ones_is_noticed(x64):
-    def fun(x):
-        return jnp.sum(jnp.arange(1.0, 20) * (x[1:] - 1) ** 2) + 0.01 * x[0]
-
-    result = optax_ls.minimize(fun, jnp.zeros(20))
+@pytest.mark.parametrize("name", SLOW)
+def test_a_fall_that_other_params_slow_down_is_noticed(name, x64):
+    result = minimize("slow", name)
     assert result.status == MinimizeStatus.UNBOUNDED
-    assert result.num_evals < 200
-
-
-def rotated(fun, size):
-    axes = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))[0]
-    return lambda x: fun(jnp.asarray(axes, x.dtype) @ x)
-
-
-# Other params curve the path, so few searches follow a line; the last number limits evaluations.
-SLOW = {
-    "cosh": (lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) - x[0], 4, 500),
-    "cosh_steep": (lambda x: jnp.sum(jnp.cosh(3 * x[1:] - 1)) + 0.1 * x[0], 3, 500),
-    "quadratic": (lambda x: jnp.sum(jnp.arange(1, 5) * (x[1:] - 2) ** 2) - 0.01 * x[0], 5, 500),
-    "scales": (lambda x: jnp.sum(10.0 ** jnp.arange(6) * (x[1:] - 1) ** 2) - x[0], 7, 500),
-    "quartic": (lambda x: jnp.sum((x[3:] - 2) ** 4) - x[0] - x[1] / 2 - 2 * x[2], 9, 500),
-    "valley": (lambda x: rosenbrock(x[1:]) - x[0] / 1000, 3, 500),
-    "long_valley": (lambda x: rosenbrock(x[1:]) - x[0] / 10, 9, 1000),
-    "rotated": (rotated(lambda x: jnp.sum(jnp.arange(1, 6) * (x[1:] - 1) ** 2) - x[0], 6), 6, 500),
-    "log_sigma": (lambda x: (x[0] - 1) ** 2 * jnp.exp(-2 * x[1]) + 3 * x[1], 2, 1000),
-}
-
-
-@each_dtype
-@pytest.mark.parametrize(("fun", "size", "most"), SLOW.values(), ids=SLOW)
-def test_a_fall_that_other_params_slow_down_is_noticed(fun, size, most, x64):
-    result = optax_ls.minimize(fun, jnp.zeros(size))
-    assert result.status == MinimizeStatus.UNBOUNDED
-    assert result.num_evals < most
+    assert result.num_evals < SLOW[name][2]
 
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
@@ -199,9 +232,9 @@ def test_search_along_a_line_with_a_direction_far_too_short_restarts(x64):
 
 
 @each_dtype
-@pytest.mark.parametrize(("fun", "start"), BOUNDED.values(), ids=BOUNDED)
-def test_bounded_function_is_not_called_unbounded(fun, start, x64):
-    result = optax_ls.minimize(fun, jnp.array(start), max_iters=1000)
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounded_function_is_not_called_unbounded(name, x64):
+    result = minimize("bounded", name, max_iters=1000)
     assert result.status != MinimizeStatus.UNBOUNDED
 
 
