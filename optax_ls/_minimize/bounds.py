@@ -20,6 +20,9 @@ from jax.typing import ArrayLike
 from .._core import checks, numerics
 from .._core.types import KeyPath, Params, Tree, map_leaves
 
+Bound = Union[jax.Array, np.ndarray]
+"""A bound of a leaf."""
+
 
 class Bounds(NamedTuple):
     """The bounds: two trees like the params, of arrays that broadcast to the leaves."""
@@ -52,7 +55,10 @@ class Bounds(NamedTuple):
             _like("bounds[1]", bounds[1], params, jnp.inf),
         )
         given.check(params)
-        return given
+        pairs = zip(*map(jax.tree.leaves, given), strict=True)
+        moved = zip(*(_without_subnormals(low, high) for low, high in pairs), strict=True)
+        structure = jax.tree.structure(given.lower)
+        return cls(*(jax.tree.unflatten(structure, leaves) for leaves in moved))
 
     def check(self, params: Params) -> None:
         """Raises ValueError where a lower bound is above the upper one; only of known numbers."""
@@ -80,12 +86,12 @@ class Bounds(NamedTuple):
 
     def project(self, params: Tree) -> Tree:
         """The nearest point in the box."""
-        return map_leaves(
-            lambda p, low, high: jnp.minimum(jnp.maximum(p, low), high),
-            params,
-            self.lower,
-            self.upper,
-        )
+
+        def of_leaf(p: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            # A minimum would make zero of a subnormal number, and a selection does not.
+            return jnp.where(low == high, low, jnp.minimum(jnp.maximum(p, low), high))
+
+        return map_leaves(of_leaf, params, self.lower, self.upper)
 
     def free(self, params: Params, grad: Params) -> Params:
         """Bools: the entries that are inside the bounds, or that descent moves inside."""
@@ -154,9 +160,7 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
             f"tree of params: {error}"
         ) from None
 
-    def of_leaf(
-        path: KeyPath, p: ArrayLike, b: Optional[ArrayLike]
-    ) -> Union[jax.Array, np.ndarray]:
+    def of_leaf(path: KeyPath, p: ArrayLike, b: Optional[ArrayLike]) -> Bound:
         where = f"{name} for {checks.path_name('params', path)}"
         p = jnp.asarray(p)
         if jnp.iscomplexobj(p):
@@ -174,17 +178,30 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
         b = b.astype(p.dtype)
         if _is_known(b) and bool((b != b).any()):
             raise ValueError(f"{where} is NaN in {int((b != b).sum())} entries")
-        return b if isinstance(b, jax.Array) else _without_subnormals(b, np.sign(otherwise))
+        return b
 
     like: Params = jax.tree_util.tree_map_with_path(of_leaf, params, full, is_leaf=is_leaf)
     return like
 
 
-def _without_subnormals(bound: np.ndarray, outwards: float) -> np.ndarray:
-    """The bound moved inwards to a normal number, since devices treat subnormal ones as zero.
+def _without_subnormals(low: Bound, high: Bound) -> tuple[Bound, Bound]:
+    """Bounds moved inwards to normal numbers, since devices treat subnormal ones as zero.
 
-    ``outwards`` is -1 for a lower bound and 1 for an upper one.
+    Bounds without a normal number between them become equal. Arrays of JAX stay as they are.
     """
+    new_low, new_high = _inwards(low, -1), _inwards(high, 1)
+    if isinstance(low, jax.Array) or isinstance(high, jax.Array):
+        return new_low, new_high
+    is_empty = new_low > new_high
+    if not np.any(is_empty):
+        return new_low, new_high
+    return np.where(is_empty, low, new_low), np.where(is_empty, low, new_high)
+
+
+def _inwards(bound: Bound, outwards: int) -> Bound:
+    """A bound without subnormal numbers; ``outwards`` is -1 for a lower one, 1 for an upper one."""
+    if isinstance(bound, jax.Array):
+        return bound
     tiny = numerics.finfo(bound.dtype).tiny
     inwards = np.where(np.sign(bound) == outwards, 0, -outwards * tiny)
     is_subnormal = (bound != 0) & (np.abs(bound) < tiny)
