@@ -32,7 +32,7 @@ class MinimizeStatus(enum.IntEnum):
         ITERATION_LIMIT: ``max_iters`` iterations were made.
         EVALUATION_LIMIT: ``max_evals`` evaluations were made.
         SEARCH_FAILED: no lower value was found, not along steepest descent either, although the
-            slope predicted one.
+            slope predicted one; or only by short steps at a wall of values that are not finite.
         START_NOT_FINITE: something in params, value or gradient at the start is NaN or infinite.
         STOPPED_BY_CALLBACK: the callback returned True or raised StopIteration.
         UNBOUNDED: the value falls without end.
@@ -65,9 +65,7 @@ _MESSAGES = {
     MinimizeStatus.VALUE_SETTLED: "The value has settled: it has stopped decreasing.",
     MinimizeStatus.ITERATION_LIMIT: "Stopped at the limit of iterations, max_iters.",
     MinimizeStatus.EVALUATION_LIMIT: "Stopped at the limit of evaluations, max_evals.",
-    MinimizeStatus.SEARCH_FAILED: (
-        "The line search failed, along steepest descent too: these are the best params found."
-    ),
+    MinimizeStatus.SEARCH_FAILED: "The line search failed: these are the best params found.",
     MinimizeStatus.START_NOT_FINITE: (
         "The start, its value or its gradient is NaN or infinite: start elsewhere."
     ),

@@ -232,6 +232,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         relative_slope=trial.relative_slope,
         radial_slope=trial.radial_slope,
         is_noisy=trial.is_finite & is_noisy & ~is_first,
+        step=arrival.step,
         value_before=state.value,
         value=jnp.where(moves, arrival.value, state.value),
     )

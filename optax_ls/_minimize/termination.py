@@ -55,6 +55,9 @@ _FALLS_TO_END = 16
 # above. If they differ by less than the second, it forgets nothing. Where a run would end, rounding
 # allows the third.
 _LINE, _NEAR_LINE, _LINE_AT_END, _GROWTH = 0.01, 0.1, 0.5, 4
+# An iteration crawls along a wall of values that are not finite if its search met them and its step
+# is less than the first number. So many in a row end the run.
+_CRAWL, _CRAWLS = 0.01, 32
 
 
 class Limits(NamedTuple):
@@ -96,6 +99,8 @@ class Progress(NamedTuple):
         doubled: scalar of the search dtype, the value at the last doubling of a negative value.
         growing: counter, ``_INTERVAL`` for each doubling, ``_GROWTH`` for each other iteration on a
             line, less one for each that is not even near one.
+        crawled: counter, iterations in a row that crawled along a wall of values that are not
+            finite.
         restarted: bool, whether the search under way is along steepest descent.
         hit_nonfinite: bool, whether that search has met a value that is not finite.
         met_noise: bool, whether it has met a value that does not follow its slopes.
@@ -109,6 +114,7 @@ class Progress(NamedTuple):
     falling: jax.Array
     doubled: jax.Array
     growing: jax.Array
+    crawled: jax.Array
     restarted: jax.Array
     hit_nonfinite: jax.Array
     met_noise: jax.Array
@@ -118,7 +124,7 @@ class Progress(NamedTuple):
     def init(cls, infinite: jax.Array) -> "Progress":
         """Before the first evaluation."""
         no, zero = jnp.zeros((), bool), numerics.counter()
-        return cls(infinite, infinite, zero, zero, infinite, zero, no, no, no, no)
+        return cls(infinite, infinite, zero, zero, infinite, zero, zero, no, no, no, no)
 
     @property
     def evidence(self) -> jax.Array:
@@ -145,6 +151,7 @@ class Outcome(NamedTuple):
             before.
         radial_slope: the slope along the params themselves, at the iterate before.
         is_noisy: whether the trial showed that rounding hides the predicted decrease.
+        step: of the iterate along the direction, if it moved.
         value_before: the objective at the iterate before.
         value: the objective at the iterate.
     """
@@ -162,6 +169,7 @@ class Outcome(NamedTuple):
     relative_slope: jax.Array
     radial_slope: jax.Array
     is_noisy: jax.Array
+    step: jax.Array
     value_before: jax.Array
     value: jax.Array
 
@@ -241,6 +249,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
     half = jax.lax.div(falling, numerics.counter(2))
     has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
     hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
+    crawled = jnp.where(hit_nonfinite & (outcome.step < _CRAWL), before.crawled + 1, 0)
     met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
     decrease = outcome.predicted_decrease
     is_hidden = decrease <= jnp.where(met_noise, eps**-0.75, _NOISE) * outcome.rounding
@@ -253,6 +262,7 @@ def update(before: Progress, outcome: Outcome) -> Progress:
         falling=jnp.where(has_flattened & ~doubles, half, falling),
         doubled=jnp.where(doubles, value, before.doubled),
         growing=jnp.maximum(before.growing + outcome.iterated * growth, 0),
+        crawled=jnp.where(outcome.iterated, crawled, before.crawled),
         restarted=outcome.restarts | (before.restarted & ~outcome.moved),
         hit_nonfinite=hit_nonfinite,
         met_noise=met_noise,
@@ -280,7 +290,7 @@ def status(
         outcome.failed, is_huge | (evidence >= _FALLS_TO_END), is_huge & (evidence > 0)
     )
     is_line = (evidence >= _FALLS_TO_END) & outcome.is_line(_LINE_AT_END)
-    has_failed = outcome.failed & before.restarted
+    has_failed = (outcome.failed & before.restarted) | (after.crawled >= _CRAWLS)
     is_unbounded = (evidence >= _FALLS) | has_overflowed | ((has_settled | has_failed) & is_line)
     return _first_of(
         (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),

@@ -231,6 +231,20 @@ def test_search_along_a_line_with_a_direction_far_too_short_restarts(x64):
     assert result.num_evals < 200
 
 
+def test_run_that_crawls_along_the_edge_of_where_the_function_is_finite_ends():
+    """The third param stops where exp(-2 x) overflows, and no step moves the others far."""
+    data = jnp.array([0.1257, -0.1321, 0.6404])
+
+    def fun(x):
+        near = jnp.sum((data - x[0]) ** 2) * jnp.exp(-2 * x[3])
+        return 3 * (x[2] + x[3]) + near + 3 * (x[1] - 1) ** 2 * jnp.exp(-2 * x[2])
+
+    result = optax_ls.minimize(fun, jnp.zeros(4))
+    assert result.status == MinimizeStatus.SEARCH_FAILED
+    assert "NaN or infinite" in result.message
+    assert result.num_evals < 2000
+
+
 @each_dtype
 @pytest.mark.parametrize("name", BOUNDED)
 def test_bounded_function_is_not_called_unbounded(name, x64):
