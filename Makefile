@@ -22,7 +22,7 @@ LOCK = $(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --n
 	--custom-compile-command "make lock"
 COMPILE = $(LOCK) setup.cfg --python-version
 
-.PHONY: help demo test conformance coverage lint types golden drift matrix dist wheelhouse \
+.PHONY: help demo test test-slow conformance coverage lint types golden drift matrix dist wheelhouse \
 	offline-test audit docs bench cutest rosenbrock lock clean
 
 help:  ## list the targets
@@ -31,8 +31,11 @@ help:  ## list the targets
 demo: $(READY)  ## fit scikit-learn's digits with L-BFGS inside a scan
 	$(BIN)/python examples/digits.py
 
-test: $(READY)  ## run all tests with one Python and JAX
-	$(BIN)/python -m pytest -n auto
+test: $(READY)  ## run the tests that are not marked slow, in less than ten minutes
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-slow: $(READY)  ## run the others: many programs, devices, processes or environments
+	$(BIN)/python -m pytest -n auto -m slow
 
 conformance: $(READY)  ## run Optax's own tests against this package
 	$(BIN)/python -m pytest -n auto tests/conformance

@@ -21,6 +21,8 @@ from optax_ls._core import objective as _objective
 from optax_ls._core import reductions
 from optax_ls._core.lbfgs import compact, direction
 
+pytestmark = pytest.mark.slow
+
 
 class StandIn:
     """A module of Optax in which the names of ``ours`` are ours."""

@@ -152,6 +152,7 @@ def test_types_do_not_change_in_a_scan(case, enable_x64):
         program.assert_types_stay()
 
 
+@pytest.mark.slow
 @each(COMPILED)
 def test_values_stay_finite_and_fall_in_a_scan(case, enable_x64):
     with enable_x64(case.x64):
@@ -163,6 +164,7 @@ def test_values_stay_finite_and_fall_in_a_scan(case, enable_x64):
     assert values[-1] < values[0]
 
 
+@pytest.mark.slow
 @each(STEPPED)
 def test_types_do_not_change_in_steps_outside_of_jit(case, enable_x64):
     with enable_x64(case.x64):

@@ -191,12 +191,14 @@ def fourth_power(x):
     return jnp.sum((x - jnp.arange(3)) ** 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking"])
 def test_pickled_result_of_minimize_names_only_the_root_package(search):
     result = optax_ls.minimize(fourth_power, jnp.zeros(3), linesearch=search, history=True)
     assert modules_in_pickle(result) == {"optax_ls"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", ["more_thuente", "zoom", "backtracking"])
 def test_minimize_resumes_from_a_pickled_state(search):
     start = jnp.zeros(3)

@@ -35,6 +35,7 @@ def with_minimize(linesearch):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "run",
     [with_lbfgs, *map(with_minimize, ["more_thuente", "zoom", "backtracking"])],

@@ -7,7 +7,7 @@ import pytest
 
 import optax_ls
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, pytest.mark.slow]
 
 MODES = {
     "strict promotion": lambda: jax.numpy_dtype_promotion("strict"),

@@ -10,6 +10,7 @@ import pytest
 import optax_ls
 
 pytest.importorskip("mypy")
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import jax

@@ -103,6 +103,7 @@ def assert_close(ours, theirs):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), ours, theirs)
 
 
+@pytest.mark.slow
 @each_solver
 @pytest.mark.parametrize(
     "nest",
@@ -116,6 +117,7 @@ def test_batch_goes_where_single_starts_go(name, nest):
         assert_close(element(together, i), compiled_run(name)(element(batch, i))[0])
 
 
+@pytest.mark.slow
 @each_search
 def test_lanes_count_their_own_trials(name):
     def trials(params):
@@ -128,6 +130,7 @@ def test_lanes_count_their_own_trials(name):
     assert len(set(together)) > 1
 
 
+@pytest.mark.slow
 @each_solver
 def test_lane_of_infinities_leaves_the_others_alone(name):
     together, _ = jax.jit(jax.vmap(minimising(name)))(starts(1.0, jnp.inf))
@@ -145,6 +148,7 @@ def test_forward_derivative_of_the_minimum_goes_through_the_search(name):
     jax.tree.map(lambda move: np.testing.assert_allclose(move, 1, atol=1e-2), moves)
 
 
+@pytest.mark.slow
 def test_reverse_derivative_without_a_search_is_the_forward_one():
     @jax.jit
     def arrived(centre):

@@ -14,6 +14,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from promises import needs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "collectives.py"
 

@@ -17,6 +17,7 @@ import optax_ls
 
 pytestmark = [
     pytest.mark.runtime,
+    pytest.mark.slow,
     needs("mesh with explicit axes"),
     pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices"),
 ]

@@ -216,6 +216,7 @@ def test_two_processes_find_the_answer_also_after_one_was_killed(
         np.testing.assert_array_equal(ours["weights"], theirs["weights"])
 
 
+@pytest.mark.slow
 @needs_orbax
 @pytest.mark.parametrize("axes", [(), ("--explicit",)], ids=["automatic", "explicit"])
 def test_scan_of_lbfgs_goes_on_with_the_same_bits(run, tmp_path, axes):

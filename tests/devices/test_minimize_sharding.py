@@ -9,7 +9,7 @@ from promises import needs
 
 import optax_ls
 
-pytestmark = [pytest.mark.runtime, needs("mesh with automatic axes")]
+pytestmark = [pytest.mark.runtime, pytest.mark.slow, needs("mesh with automatic axes")]
 
 SPECS = {
     "rows": PartitionSpec("i"),

@@ -13,6 +13,7 @@ import optax_ls
 
 pytestmark = [
     pytest.mark.runtime,
+    pytest.mark.slow,
     pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices"),
 ]
 

@@ -14,7 +14,7 @@ from promises import needs
 
 import optax_ls
 
-pytestmark = [pytest.mark.runtime, needs("mesh with automatic axes")]
+pytestmark = [pytest.mark.runtime, pytest.mark.slow, needs("mesh with automatic axes")]
 
 SOLVERS = {
     "lbfgs": optax_ls.lbfgs(memory_size=2),

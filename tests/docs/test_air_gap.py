@@ -129,6 +129,7 @@ def test_page_says_below_how_many_lines_core_is(page):
     assert compose(find_origin())["core"].size[1] < limit
 
 
+@pytest.mark.slow
 def test_page_shows_what_the_example_prints(tmp_path):
     shown = PAGE.split("venv/bin/python logistic.py\n")[1].split("    $ ")[0].splitlines()
     script = ROOT / "examples" / "logistic.py"

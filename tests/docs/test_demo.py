@@ -9,6 +9,7 @@ import outputs
 import pytest
 
 pytest.importorskip("sklearn", minversion="1.5")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "digits.py"

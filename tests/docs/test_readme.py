@@ -39,6 +39,14 @@ BLOCKS = {
     for number, block in enumerate(blocks_of(path))
 }
 each_block = pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
+each_block_to_run = pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, marks=() if name.startswith("README") else pytest.mark.slow)
+        for name, block in BLOCKS.items()
+    ],
+    ids=BLOCKS,
+)
 
 
 def comments(source):
@@ -72,7 +80,7 @@ def test_every_block_prints_something_and_says_what(block):
     assert said == len(re.findall(r"^ *print\(", block.source, re.MULTILINE)) > 0
 
 
-@each_block
+@each_block_to_run
 def test_block_prints_what_the_page_says(block, run):
     imported = re.findall(r"^ *(?:import|from) (\w+)", block.source, re.MULTILINE)
     for name in imported:

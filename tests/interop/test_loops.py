@@ -118,15 +118,18 @@ class Run(NamedTuple):
     x64: bool
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def run_by_hand(solver, x64, dtype):
     del x64  # distinguishes runs, is in force already
     step = stepper(SOLVERS[solver], objective)
     return python_loop(step, (start(dtype), SOLVERS[solver].init(start(dtype))))
 
 
+# Each pair of a solver, a precision and a loop occurs.
 CASES = [
-    (solver, precision, loop) for solver in SOLVERS for precision in PRECISIONS for loop in LOOPS
+    (solver, PRECISIONS[(i + j) % len(PRECISIONS)], loop)
+    for i, solver in enumerate(SOLVERS)
+    for j, loop in enumerate(LOOPS)
 ]
 
 
@@ -210,6 +213,7 @@ def small_network(equinox, dtype):
     return params, loss
 
 
+@pytest.mark.slow
 @each_solver
 @each_precision
 def test_equinox_module_learns_in_a_scan(solver, x64, dtype):
@@ -218,6 +222,7 @@ def test_equinox_module_learns_in_a_scan(solver, x64, dtype):
     assert loss(trained) < 0.9 * loss(params)
 
 
+@pytest.mark.slow
 @each_solver
 @each_precision
 def test_equinox_module_learns_in_optimistix(solver, x64, dtype):

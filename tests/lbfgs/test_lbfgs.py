@@ -407,6 +407,7 @@ def test_corrected_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(th
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values",
     [(1e9, 1e9 - 1), (1.0, float("inf")), (1.0, float("nan"))],

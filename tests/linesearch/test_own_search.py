@@ -174,6 +174,7 @@ TREES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", TREES.values(), ids=TREES)
 @each_own_search
 def test_state_keeps_its_types(search, make, x64):

@@ -95,6 +95,7 @@ def quadratic(x, q, c):
     return x @ q @ x / 2 + c @ x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [True], indirect=True)
 @pytest.mark.filterwarnings("ignore:The optimal value found")
 def test_a_gaussian_process_agrees_with_scikit_learn(x64):
@@ -263,6 +264,7 @@ def test_bounds_that_are_not_active_change_no_iterate(bounds, x64):
     np.testing.assert_allclose(boxed.history.value, free.history.value, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [False, True], indirect=True)
 def test_scale_survives_when_a_step_into_a_bound_leaves_no_pair(x64):
     def fun(x):  # like HS3 of Hock & Schittkowski: hardly any curvature along the bound
@@ -312,6 +314,7 @@ def test_other_bounds_compile_nothing():
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_each_element_of_a_batch_has_its_own_bounds():
     def run(low, high):
         return optax_ls.minimize(rosenbrock, jnp.asarray(START), bounds=(low, high))
@@ -333,6 +336,7 @@ def test_callback_sees_points_inside():
     assert all(np.all(np.abs(x) <= 0.5) for x in seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [True], indirect=True)
 def test_derivatives_of_a_bounded_minimum(x64):
     q = np.array([[2.0, 0.5, 0.2], [0.5, 1.0, 0.1], [0.2, 0.1, 3.0]])

@@ -94,6 +94,7 @@ optax_ls.minimize(lambda x: jnp.sum(jnp.cosh(x)), jnp.ones(3))
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_finds_all_programs_in_the_cache(tmp_path):
     def run():
         assert compiles(CACHED.format(folder=str(tmp_path)))

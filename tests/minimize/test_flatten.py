@@ -64,6 +64,7 @@ def test_leaves_are_not_moved_where_they_may_lie_on_several_devices():
     assert traced == [False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["python_floats", "empty_leaf+none", "float16+complex64"])
 def test_result_has_the_types_of_one_that_was_not_flattened(name):
     minimize = functools.partial(optax_ls.minimize, trees.objective, max_iters=5)

@@ -117,6 +117,7 @@ def test_scalars_have_the_widest_real_float_and_counters_the_integer(tree, x64):
     assert {result.num_iters, result.num_evals, result.status} == {f"int{64 if x64 else 32}[]"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tree", "x64", "tolerance"),
     [(tree, *case) for tree, case in REACHED.items()],

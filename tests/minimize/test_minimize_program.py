@@ -235,6 +235,7 @@ NESTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("x64", [True], indirect=True)
 @pytest.mark.parametrize("nest", NESTS.values(), ids=NESTS)
 def test_every_lane_goes_its_own_way(nest, alone, x64):
@@ -270,6 +271,7 @@ def temporary_words(run, size):
     return analysis.temp_size_in_bytes / 4 / size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wanted", "bounds", "vectors"),
     [(None, None, 8), ("params", None, 8), (None, (0.1, 0.5), 12)],

@@ -119,6 +119,7 @@ def drawn(*groups, start=points, **further):
     return given(problem=made, **further)
 
 
+@pytest.mark.slow
 @each_program
 @many
 @drawn(limits=limits, start=points | wild_points)
@@ -155,6 +156,7 @@ def test_value_and_gradient_are_those_at_the_params(form, linesearch, problem, l
         )
 
 
+@pytest.mark.slow
 @each_program
 @many
 @drawn(limits=limits, start=points | wild_points)
@@ -241,6 +243,7 @@ def test_unbounded_function_is_no_success(form, linesearch, problem, enable_x64)
         assert not result.success or is_stationary or largest(result.params) < 1e-37
 
 
+@pytest.mark.slow
 @each_float32
 @many
 @drawn(CONVEX, SMOOTH, BROKEN, factors=st.tuples(*(st.floats(-2, 2),) * 3), limits=limits)

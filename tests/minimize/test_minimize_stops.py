@@ -43,6 +43,7 @@ def test_run_from_a_huge_value_ends_as_any_other(clusters):
     assert np.all(clusters.num_evals < 200)
 
 
+@pytest.mark.slow
 def test_kink_far_away_is_no_more_of_a_success_than_near():
     def kink(x):  # convex, minimum 0.75
         return jnp.abs(x[0] - 1) + 3 * jnp.abs(x[1] + x[0]) + x[1] ** 2
@@ -60,6 +61,7 @@ def peak(p, t, y):
     return jnp.sum((p[0] * jnp.exp(-(((t - p[1]) / p[2]) ** 2)) - y) ** 2)
 
 
+@pytest.mark.slow
 @each_dtype
 def test_fit_whose_minimum_is_zero_is_a_success(x64):
     t = jnp.linspace(-2, 2, 30)
@@ -76,6 +78,7 @@ def test_fit_whose_minimum_is_zero_is_a_success(x64):
 # Evaluations after the answer is there.
 
 
+@pytest.mark.slow
 @each_dtype
 def test_steps_that_lower_the_value_by_rounding_only_soon_end_a_run(x64):
     curvatures = jnp.logspace(0, 4, 50)
@@ -231,6 +234,7 @@ def test_search_along_a_line_with_a_direction_far_too_short_restarts(x64):
     assert result.num_evals < 200
 
 
+@pytest.mark.slow
 def test_run_that_crawls_along_the_edge_of_where_the_function_is_finite_ends():
     """The last param stops where exp(-2 x) overflows; in some runs no step moves the others far."""
 
@@ -256,6 +260,7 @@ def test_bounded_function_is_not_called_unbounded(name, x64):
     assert result.status != MinimizeStatus.UNBOUNDED
 
 
+@pytest.mark.slow
 def test_elements_of_a_batch_fall_on_their_own():
     def fun(x, slope):
         return jnp.sum(x**2) * (1 - slope) + slope * x[0]

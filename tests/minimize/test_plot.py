@@ -97,6 +97,7 @@ def test_every_run_of_a_batch_is_a_line(runs):
     assert (lines[0].get_marker() == ".") == (runs < 10)
 
 
+@pytest.mark.slow
 def test_result_of_vmap():
     def run(x):
         return optax_ls.minimize(lambda x: jnp.sum((x - 1) ** 4), x, history=True, max_iters=5)

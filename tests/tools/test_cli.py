@@ -325,6 +325,7 @@ def test_saved_result_is_gone_on_from(minimize, fun, start):
     assert gone_on["params"] == begun["params"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "start"), [("out.png", b"\x89PNG"), ("out.pdf", b"%PDF"), ("out.SVG", b"<?xml")]
 )
@@ -511,6 +512,7 @@ def python(folder, cache):
     return execute
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "status"),
     [
@@ -552,6 +554,7 @@ sys.stdout.write(f"{done.returncode} {done.stderr}")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 @pytest.mark.parametrize(
     "line", ["vendor lib --dry-run", "info", "--help", "minimize functions.py:quadratic --x0 3"]

@@ -129,6 +129,7 @@ def test_pre_commit_leaves_the_copy_alone(host):
     assert is_verified(host / COPY)
 
 
+@pytest.mark.slow
 def test_mypy_knows_the_types_of_the_copy_and_reports_no_errors_of_it(host):
     pytest.importorskip("mypy")
     # Only to be quick: mypy need not read the packages that the copy runs on.

@@ -154,6 +154,7 @@ def facts(root):
     return python(COPIES, root, folder=root)
 
 
+@pytest.mark.slow
 def test_copies_know_no_other_package(facts):
     assert facts["absolute"] == []
 

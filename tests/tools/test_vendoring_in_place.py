@@ -343,6 +343,7 @@ print(number, *sorted(outcomes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="exchanges folders as Linux does")
 @pytest.mark.parametrize(
     ("way", "outcomes"),
