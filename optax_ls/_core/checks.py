@@ -110,8 +110,8 @@ def arrays(name: str, tree: object) -> None:
         is_array = hasattr(leaf, "shape") and hasattr(leaf, "dtype")
         if not is_array and not isinstance(leaf, (bool, int, float, complex)):
             raise TypeError(
-                f"{path_name(name, path)} must be a number, an array or a jax.ShapeDtypeStruct, "
-                f"got {leaf!r} of type {type(leaf).__name__}"
+                f"{path_name(name, path)} must be a number or an array, "
+                f"got {shown(leaf)} of type {type(leaf).__name__}"
             )
 
 

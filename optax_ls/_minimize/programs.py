@@ -125,7 +125,9 @@ class Programs:
             leaves = [b if a is None else a for a, b in zip(arrays, self.others, strict=True)]
             fun, inputs = jax.tree.unflatten(self.structure, leaves)
             fun = fun if self.find is None else self.find()
-            return evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
+            found = evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
+            checks.arrays("aux", found.aux)
+            return found
 
         return jax.jit(evaluate, inline=True)
 

@@ -274,6 +274,11 @@ def test_traceback_of_a_mistake_in_an_inner_call_ends_in_fun():
     assert last_frame(lambda: minimize(outer, jnp.ones(2))).name in ("outer", "minimize")
 
 
+def test_auxiliary_output_that_is_no_array_is_named():
+    with raises(TypeError, "aux['note']", "must be a number or an array", "'text' of type str"):
+        minimize(lambda params: (objective(params), {"note": "text"}), has_aux=True)
+
+
 # A gradient of the user's own.
 
 
