@@ -64,6 +64,7 @@ def solved(name):
     return ours, theirs
 
 
+@pytest.mark.slow
 @each_problem
 def test_minimum_is_scipys(name, x64):
     ours, theirs = solved(name)

@@ -53,6 +53,7 @@ def test_direction_is_the_same_for_any_number_of_devices(monkeypatch, devices):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5), found, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [direction._MAX_UNROLLED, direction._MAX_UNROLLED + 1])
 @pytest.mark.parametrize("name", trees.TREES)
 def test_combination_is_the_weighted_sum_of_all_rows(name, size, enable_x64):

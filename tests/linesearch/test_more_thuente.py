@@ -53,6 +53,7 @@ def search_along(phi, **settings):
     return state, tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curv_rtol", [0.9, 0.1, 1e-3])
 @pytest.mark.parametrize("phi", LINES.values(), ids=LINES)
 def test_search_tries_the_steps_of_scipy(phi, curv_rtol, enable_x64):

@@ -181,6 +181,7 @@ def test_state_keeps_its_types(search, make, x64):
     assert_stable_state(scale_by(search), make(), bowl, steps=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["keep", "one"])
 @pytest.mark.parametrize(
     ("search", "transformation"),
@@ -265,6 +266,7 @@ def test_batch_of_searches_takes_the_steps_of_single_ones(search):
     np.testing.assert_allclose(jax.vmap(step)(starts), [step(x) for x in starts], rtol=1e-6)
 
 
+@pytest.mark.slow
 @each_search
 def test_minimize_takes_the_same_object(search):
     result = optax_ls.minimize(bowl, jnp.zeros(3), linesearch=search)

@@ -69,11 +69,13 @@ def test_derivatives_of_minimum_and_value_are_those_of_the_closed_form(derivativ
     close(got, jax.jacfwd(in_closed_form, argnums=(0, 1, 2))(*args))
 
 
+@pytest.mark.slow
 def test_derivatives_come_without_jit(x64):
     got = jax.grad(lambda lam: jnp.sum(minimum(TARGETS, lam)))(LAM)
     close(got, jnp.sum(jax.jacfwd(closed_form, argnums=1)(TARGETS, LAM)))
 
 
+@pytest.mark.slow
 def test_derivatives_under_vmap_are_those_of_each_run(x64):
     lams = jnp.array([0.1, 1.0, 30.0])
     got = jax.jit(jax.vmap(jax.jacrev(minimum, argnums=1), in_axes=(None, 0)))(TARGETS, lams)
@@ -132,6 +134,7 @@ def test_function_with_its_own_gradient_is_differentiated(x64):
     close(jax.jit(jax.jacrev(at))(jnp.array([1.0, 2.0])), np.eye(2))
 
 
+@pytest.mark.slow
 def test_arrays_of_a_function_that_is_a_tree_are_differentiated(x64):
     def fun(x, *, centre):
         return jnp.sum(jnp.cosh(x - centre**2))

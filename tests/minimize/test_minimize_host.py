@@ -198,6 +198,7 @@ TRANSFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transformed", TRANSFORMED.values(), ids=TRANSFORMED)
 def test_a_closed_over_centre_may_be_traced(transformed):
     def run(centre):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 import optax_ls
 from optax_ls import MinimizeStatus
 
+pytestmark = pytest.mark.slow
+
 # Each takes three numbers.
 FORMS = {
     "float32": lambda z: jnp.asarray(z, "float32"),
@@ -119,7 +121,6 @@ def drawn(*groups, start=points, **further):
     return given(problem=made, **further)
 
 
-@pytest.mark.slow
 @each_program
 @many
 @drawn(limits=limits, start=points | wild_points)
@@ -156,7 +157,6 @@ def test_value_and_gradient_are_those_at_the_params(form, linesearch, problem, l
         )
 
 
-@pytest.mark.slow
 @each_program
 @many
 @drawn(limits=limits, start=points | wild_points)
@@ -243,7 +243,6 @@ def test_unbounded_function_is_no_success(form, linesearch, problem, enable_x64)
         assert not result.success or is_stationary or largest(result.params) < 1e-37
 
 
-@pytest.mark.slow
 @each_float32
 @many
 @drawn(CONVEX, SMOOTH, BROKEN, factors=st.tuples(*(st.floats(-2, 2),) * 3), limits=limits)

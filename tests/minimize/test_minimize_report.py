@@ -156,6 +156,7 @@ def batch(recorder):
     return results, [[i for i in recorder.infos if i.params["tag"] == tag] for tag in tags]
 
 
+@pytest.mark.slow
 def test_callback_under_vmap_gets_each_run_until_its_end(batch):
     results, infos = batch
     assert len(set(results.num_iters.tolist())) > 2
@@ -168,6 +169,7 @@ def test_callback_under_vmap_gets_one_run_at_a_time(batch):
     assert {info.params["x"].shape for run in infos for info in run} == {(2,)}
 
 
+@pytest.mark.slow
 def test_callback_under_vmap_stops_one_run_alone(recorder):
     recorder.answer = lambda info: info.params["tag"] == 1.0 and info.num_iters == 2
     recorder.answer = lambda info, answer=recorder.answer: bool(answer(info))
@@ -246,6 +248,7 @@ def test_number_of_iterations_allowed_is_shown_if_it_is_known(capfd):
     assert lines[-1].startswith("minimize: 3 value")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_tqdm", [True, False])
 def test_bar_under_vmap_is_one(with_tqdm, capfd, monkeypatch):
     if with_tqdm:

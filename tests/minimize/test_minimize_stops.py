@@ -203,6 +203,7 @@ def minimize(table, name, **options):
     return optax_ls.minimize(any_of_them, jnp.asarray(start), args=(index,), **options)
 
 
+@pytest.mark.slow
 @each_dtype
 @pytest.mark.parametrize("name", UNBOUNDED)
 def test_fall_without_end_is_named_after_some_hundred_evaluations(name, x64):

@@ -244,6 +244,7 @@ def test_auxiliary_output(minimize):
     assert minimize("with_aux --x0 1 2 --has-aux --max-iters 0", status=1)["params"] == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -260,6 +261,7 @@ def test_settings_arrive(minimize, settings, reason):
     assert (end["status"], end["success"]) == (reason, success)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bounds", "params"),
     [("--upper 2", [2, 2]), ("--lower 4 5", [4, 5]), ("--lower -1 4 --upper high.npy", [2, 4])],
@@ -530,6 +532,7 @@ def test_exit_status_of_the_process(python, line, status):
         assert json.loads(done.stdout)["success"] == (status == 0)
 
 
+@pytest.mark.slow
 def test_copy_in_another_package(python, folder):
     home = folder / "myproject" / "_vendor" / "optax_ls"
     shutil.copytree(PACKAGE, home, ignore=shutil.ignore_patterns("__pycache__"))
