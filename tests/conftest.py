@@ -44,8 +44,9 @@ with contextlib.suppress(ImportError):
 
 
 def pytest_configure(config):
-    """Declares what a vendored copy of the tests has no setup.cfg for."""
-    config.addinivalue_line("markers", "runtime: see setup.cfg of the project")
+    """Declares the markers, because tests of a vendored copy may run without setup.cfg."""
+    for marker in ("runtime", "slow"):
+        config.addinivalue_line("markers", f"{marker}: see setup.cfg of the project")
 
 
 # Linux allows a process 65,530 memory mappings and ends it beyond that. Each compiled program that

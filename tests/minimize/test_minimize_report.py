@@ -156,7 +156,6 @@ def batch(recorder):
     return results, [[i for i in recorder.infos if i.params["tag"] == tag] for tag in tags]
 
 
-@pytest.mark.slow
 def test_callback_under_vmap_gets_each_run_until_its_end(batch):
     results, infos = batch
     assert len(set(results.num_iters.tolist())) > 2

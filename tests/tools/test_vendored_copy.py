@@ -154,7 +154,6 @@ def facts(root):
     return python(COPIES, root, folder=root)
 
 
-@pytest.mark.slow
 def test_copies_know_no_other_package(facts):
     assert facts["absolute"] == []
 
