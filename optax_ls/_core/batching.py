@@ -25,21 +25,16 @@ def _any_of_batch(size: int, batched: list[bool], condition: Flag) -> tuple[Flag
     return any_element(jnp.any(condition) if batched[0] else condition), False
 
 
-def hold(condition: Flag, new: Tree, old: Tree) -> Tree:
+@jax.custom_batching.custom_vmap
+def hold(condition: Flag, new: Any, old: Any) -> Any:
     """``new``; under :func:`jax.vmap`, ``old`` for elements for which the condition does not hold.
 
     For a condition that always holds without a batch, such as that the loop goes on.
     """
-    held: Tree = _hold(condition, new, old)
-    return held
-
-
-@jax.custom_batching.custom_vmap
-def _hold(condition: Flag, new: Tree, old: Tree) -> Tree:
     return new
 
 
-@_hold.def_vmap
+@hold.def_vmap
 def _hold_in_batch(
     size: int, batched: list[Any], condition: Flag, new: Tree, old: Tree
 ) -> tuple[Tree, Any]:

@@ -1,8 +1,10 @@
 """Errors for people: each says which argument or leaf was wrong, what it was, what was wanted."""
 
 import contextlib
+import inspect
 import math
-from types import TracebackType
+import operator
+from collections.abc import Callable, Iterator
 from typing import Any, Optional
 
 import chex
@@ -18,9 +20,9 @@ def number(
     name: str,
     value: Any,
     *,
-    above: float = -math.inf,
-    at_least: float = -math.inf,
-    below: float = math.inf,
+    above: Optional[float] = None,
+    at_least: Optional[float] = None,
+    below: Optional[float] = None,
     optional: bool = False,
 ) -> None:
     """Raises unless ``value`` is a real number in the range.
@@ -33,23 +35,20 @@ def number(
     """
     if isinstance(value, jax.core.Tracer) or (optional and value is None):
         return
-    if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isrealobj(value):
-        raise TypeError(f"{name} must be a real number, got {shown(value)}")
     try:
+        if isinstance(value, (bool, str)) or np.ndim(value) != 0 or not np.isrealobj(value):
+            raise TypeError
         x = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a real number, got {shown(value)}") from None
-    if (
-        not (x > above or above == -math.inf)
-        or not x >= at_least
-        or not (x < below or below == math.inf)
-    ):
-        bounds = [
-            f"greater than {above:g}" if above > -math.inf else "",
-            f"at least {at_least:g}" if at_least > -math.inf else "",
-            f"less than {below:g}" if below < math.inf else "",
-        ]
-        wanted = " and ".join(bound for bound in bounds if bound) or "a number"
+    limits = (
+        ("greater than", operator.gt, above),
+        ("at least", operator.ge, at_least),
+        ("less than", operator.lt, below),
+    )
+    given = [(text, holds, limit) for text, holds, limit in limits if limit is not None]
+    if math.isnan(x) or not all(holds(x, limit) for _, holds, limit in given):
+        wanted = " and ".join(f"{text} {limit:g}" for text, _, limit in given) or "a number"
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
@@ -165,6 +164,20 @@ def function(name: str, value: object, argument: str = "the params") -> None:
         raise TypeError(f"{name} must be a function of {argument}, got {shown(value)}")
 
 
+def keywords(name: str, fn: Callable[..., object], given: dict[str, object]) -> None:
+    """Raises TypeError if the function ``name`` has no parameters for the keyword arguments."""
+    try:
+        signature = inspect.signature(fn)
+    except ValueError:  # some builtins have no signature: then only a call can tell
+        return
+    taken = {p.name for p in signature.parameters.values() if p.kind is not p.POSITIONAL_ONLY}
+    unused = sorted(given.keys() - taken)
+    if unused and not any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        raise TypeError(
+            f"Unexpected keyword arguments {unused}: {name}{signature} has no such parameters"
+        )
+
+
 def state_of(name: str, state: object, kind: Any) -> None:
     """Raises TypeError unless ``state`` is of the class ``kind``, of this copy of the package."""
     if isinstance(state, kind):
@@ -250,23 +263,16 @@ _ADVICE = (
 )
 
 
-class Advised(contextlib.AbstractContextManager["Advised"]):
+@contextlib.contextmanager
+def advised(name: str) -> Iterator[None]:
     """Errors of JAX about tracing say first what to do about the function ``name``."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __exit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
-        for expected, advice in _ADVICE:
-            if isinstance(error, expected):
-                if advice not in str(error):  # nested functions: only the innermost
-                    error.args = (f"{self.name} {advice}.\n\n{error}",)
-                return
+    try:
+        yield
+    except tuple(kind for kind, _ in _ADVICE) as error:
+        advice = next(text for kind, text in _ADVICE if isinstance(error, kind))
+        if advice not in str(error):  # nested functions: only the innermost
+            error.args = (f"{name} {advice}.\n\n{error}",)
+        raise
 
 
 def given(caller: str, **arguments: object) -> None:

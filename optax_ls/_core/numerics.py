@@ -39,24 +39,18 @@ def promotes(fn: Function) -> Function:
     return promoting  # type: ignore[return-value]
 
 
-def counter(value: chex.Numeric = 0) -> Counter:
-    """``value`` as a counter; a Python integer that is too large becomes the largest there is."""
-    dtype = jax.dtypes.canonicalize_dtype(int)
-    if isinstance(value, int):
-        value = min(value, int(np.iinfo(dtype).max))
-    return jnp.asarray(value, dtype=dtype)
-
-
 def on_host(value: chex.Numeric, dtype: Any) -> Any:
     """A scalar input of a compiled program: of NumPy, without work for the device; or traced."""
     return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
 
 
-def counter_on_host(value: chex.Numeric) -> Any:
-    """The same for a counter. A Python integer too large for it is as much as there is."""
+def counter(value: chex.Numeric = 0, asarray: Callable[..., Any] = jnp.asarray) -> Counter:
+    """``value`` as a counter; a Python integer that is too large becomes the largest there is."""
     dtype = jax.dtypes.canonicalize_dtype(int)
-    largest = 2 ** (8 * dtype.itemsize - 1) - 1
-    return on_host(min(value, largest) if isinstance(value, int) else value, dtype)
+    if isinstance(value, int):
+        value = min(value, int(np.iinfo(dtype).max))
+    count: Counter = asarray(value, dtype=dtype)
+    return count
 
 
 def increment(count: Counter) -> Counter:
@@ -73,12 +67,6 @@ def add_counters(a: Counter, b: Counter) -> Counter:
 def finfo(dtype: DTypeLike) -> Any:
     """:func:`jax.numpy.finfo` of a float type, or of the parts of a complex type."""
     return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
-
-
-@promotes
-def promoted(*dtypes: Any) -> DType:
-    """The type to which JAX promotes several types."""
-    return jnp.result_type(*dtypes)
 
 
 def at_least_float32(dtype: DTypeLike) -> DType:

@@ -1,7 +1,6 @@
 """Calling the user's function: keyword routing, auxiliary output, values kept in a state."""
 
-import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -27,28 +26,8 @@ class Evaluation(NamedTuple):
     aux: Any
 
 
-def split_kwargs(
-    fn: Callable[..., object], kwargs: dict[str, object]
-) -> tuple[dict[str, object], dict[str, object]]:
-    """Splits keyword arguments into those ``fn`` has a parameter for and the rest.
-
-    A ``**kwargs`` parameter takes everything.
-    """
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except ValueError:  # some builtins have no signature: then only a call can tell
-        return dict(kwargs), {}
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return dict(kwargs), {}
-    keyword_kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = {parameter.name for parameter in parameters if parameter.kind in keyword_kinds}
-    taken = {name: value for name, value in kwargs.items() if name in names}
-    return taken, {name: value for name, value in kwargs.items() if name not in names}
-
-
 def bind(
-    value_fn: Callable[..., object],
-    extra_args: dict[str, object],
+    fun: Callable[[Params], object],
     *,
     dtype: DTypeLike,
     has_aux: bool = False,
@@ -56,30 +35,21 @@ def bind(
     gives_grad: bool = False,
     name: str = "value_fn",
 ) -> Callable[[Params], Evaluation]:
-    """The objective as a function of the params alone.
+    """The user's function of the params as a function that returns an :class:`Evaluation`.
 
     Args:
-        value_fn: the user's function of the params and keyword arguments.
-        extra_args: keyword arguments given to ``update``; all must be parameters of ``value_fn``.
+        fun: the user's function.
         dtype: real dtype for the value.
-        has_aux: whether ``value_fn`` returns ``(value, aux)``.
+        has_aux: whether ``fun`` returns ``(value, aux)``.
         with_grad: whether to evaluate the gradient too.
-        gives_grad: whether ``value_fn`` returns its gradient as well, as a function made by
+        gives_grad: whether ``fun`` returns its gradient as well, as a function made by
             :func:`jax.value_and_grad` does.
         name: what the user calls the function, for messages.
 
     Raises:
-        TypeError: keyword arguments that ``value_fn`` does not take; at the call, a value that
-            is not a real float, or no pair where one is due.
+        TypeError: at the call, a value that is not a real float, or no pair where one is due.
         ValueError: at the call, a value that is not a scalar, or a gradient unlike the params.
     """
-    checks.function(name, value_fn)
-    fn_kwargs, unused = split_kwargs(value_fn, extra_args)
-    if unused:
-        raise TypeError(
-            f"Unexpected keyword arguments {sorted(unused)}: "
-            f"{name}{inspect.signature(value_fn)} has no such parameters"
-        )
 
     def split(out: object) -> tuple[Scalar, Any]:
         if has_aux:
@@ -89,31 +59,26 @@ def bind(
         return checks.scalar(f"{name} must return", out, hint), None
 
     def call(params: Params) -> object:
-        with checks.Advised(name):
-            return value_fn(params, **fn_kwargs)
-
-    def scalar_fn(params: Params) -> tuple[Scalar, Any]:
-        return split(call(params))
+        with checks.advised(name):
+            return fun(params)
 
     users_promotion = jax.config.jax_numpy_dtype_promotion  # type: ignore[attr-defined]
 
     def evaluate(params: Params) -> Evaluation:
         with jax.numpy_dtype_promotion(users_promotion):
-            return in_mode_of_user(params)
-
-    def in_mode_of_user(params: Params) -> Evaluation:
-        if gives_grad:
-            out = call(params)
-            wanted = "((value, aux), grad)" if has_aux else "(value, grad)"
-            out, grad = checks.pair(f"with value_and_grad=True {name} must return", out, wanted)
-            checks.same_structure("grad", grad, "params", params)
-            checks.no_more_complex("grad", grad, params)
-            value, aux = split(out)
-        elif with_grad:
-            (value, aux), grad = jax.value_and_grad(scalar_fn, has_aux=True)(params)
-        else:
-            (value, aux), grad = scalar_fn(params), None
-        return Evaluation(numerics.strong(value, dtype), grad, aux)
+            if gives_grad:
+                out = call(params)
+                wanted = "((value, aux), grad)" if has_aux else "(value, grad)"
+                out, grad = checks.pair(f"with value_and_grad=True {name} must return", out, wanted)
+                checks.same_structure("grad", grad, "params", params)
+                checks.no_more_complex("grad", grad, params)
+                value, aux = split(out)
+            elif with_grad:
+                fn = jax.value_and_grad(lambda p: split(call(p)), has_aux=True)
+                (value, aux), grad = fn(params)
+            else:
+                (value, aux), grad = split(call(params)), None
+            return Evaluation(numerics.strong(value, dtype), grad, aux)
 
     return evaluate
 
@@ -169,7 +134,6 @@ def value_and_grad_from_state(
         stored = _stored_evaluation(state)
         evaluate = bind(
             lambda p: value_fn(p, *args, **kwargs),
-            {},
             dtype=stored.value.dtype,
             has_aux=has_aux,
             gives_grad=value_and_grad,
@@ -194,7 +158,10 @@ def value_and_grad_from_state(
 
 
 def _stored_evaluation(state: object) -> Evaluation:
-    found = list(_search_states(state))
+    def is_search(node: object) -> bool:
+        return {"value", "grad"} <= set(getattr(node, "_fields", ()))
+
+    found: list[Any] = list(filter(is_search, jax.tree.leaves(state, is_leaf=is_search)))
     if not found:
         raise ValueError("the state holds no value and gradient: no line search is in the chain")
     if len(found) > 1:
@@ -204,13 +171,3 @@ def _stored_evaluation(state: object) -> Evaluation:
             "the state stores no gradient: give scale_by_backtracking_linesearch store_grad=True"
         )
     return Evaluation(found[0].value, found[0].grad, getattr(found[0], "aux", None))
-
-
-def _search_states(node: object) -> Iterator[Any]:
-    """All search states in a tree: the named tuples with a value and a gradient."""
-    if {"value", "grad"} <= set(getattr(node, "_fields", ())):
-        yield node
-        return
-    for child in jax.tree.leaves(node, is_leaf=lambda x: x is not node):
-        if child is not node:
-            yield from _search_states(child)

@@ -127,11 +127,6 @@ def _varying_axes(x: Any) -> frozenset[str]:
     return axes or frozenset()
 
 
-def is_in_shard_map() -> bool:
-    """Whether the program is that of a single device, inside ``shard_map``; since JAX 0.7."""
-    return "Manual" in kinds_of_axes(())
-
-
 def kinds_of_axes(arrays: Iterable[jax.Array]) -> set[str]:
     """The types of the mesh axes along which arrays may be spread, as ``AxisType`` names them.
 

@@ -26,19 +26,11 @@ def dot(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:
     return placement.contract(x, y, axes, numerics.at_least_float32(x.dtype)).astype(dtype)
 
 
-def inner_with_rows(
-    rows: chex.ArrayTree, y: chex.ArrayTree, size: int, dtype: DTypeLike
-) -> jax.Array:
-    """The real inner products of a tree with ``size`` others, stacked on a leading axis."""
-    (products,) = sums(lambda rows, y: (dot(rows, y, dtype),), (rows, y), ((size,),), dtype)
-    return products
-
-
 def inner(pairs: Sequence[tuple[chex.ArrayTree, chex.ArrayTree]], dtype: DTypeLike) -> Arrays:
     """The real inner products of several pairs of trees, all of one structure."""
 
     def of_leaves(*leaves: jax.Array) -> Arrays:
-        wide = numerics.promoted(*leaves)
+        wide = jnp.result_type(*leaves)
         each = [x.astype(wide) for x in leaves]
         return [dot(x, y, dtype) for x, y in zip(each[::2], each[1::2], strict=True)]
 
@@ -51,28 +43,27 @@ def sums(
     trees: Sequence[chex.ArrayTree],
     shapes: Sequence[tuple[int, ...]],
     dtype: DTypeLike,
+    join: Callable[..., jax.Array] = jnp.add,
 ) -> Arrays:
-    """The sums over all leaves of ``local(*leaves)``.
+    """The sums over all leaves of ``local(*leaves)``; zeros if there are none.
 
     Args:
         local: a function of arrays that returns several sums over their entries.
         trees: of one structure; their leaves have the same shape except for leading axes.
         shapes: the shapes of the arrays that ``local`` returns.
         dtype: their dtype.
+        join: ``jnp.add``, or ``jnp.maximum`` for maxima instead of sums.
     """
     groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
     if not groups:
         return [jnp.zeros(shape, dtype) for shape in shapes]
-    return exchange.joined(local, groups, shapes, jnp.add)
+    return exchange.joined(local, groups, shapes, join)
 
 
 def maxima(trees: Sequence[chex.ArrayTree], dtype: DTypeLike) -> Sequence[Scalar]:
     """The largest absolute value in each of several trees of one structure; 0 if there is none."""
 
-    def of_leaves(*leaves: jax.Array) -> Arrays:
+    def local(*leaves: jax.Array) -> Arrays:
         return [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves]
 
-    groups = list(zip(*map(jax.tree.leaves, trees), strict=True))
-    if not groups:
-        return [jnp.zeros((), dtype) for _ in trees]
-    return exchange.joined(of_leaves, groups, ((),) * len(trees), jnp.maximum)
+    return sums(local, trees, ((),) * len(trees), dtype, jnp.maximum)

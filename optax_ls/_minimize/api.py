@@ -7,7 +7,7 @@ from typing import Any, Literal, Optional, Union
 
 import chex
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from .._core import checks, numerics
 from .._core.linesearch import driver
@@ -155,8 +155,10 @@ def minimize(
         limits = Limits(
             gtol=numerics.on_host(gtol, dtype),
             ftol=None if ftol is None else numerics.on_host(ftol, dtype),
-            num_iters=numerics.counter_on_host(max_iters),
-            num_evals=numerics.counter_on_host(sys.maxsize if max_evals is None else max_evals),
+            num_iters=numerics.counter(max_iters, numerics.on_host),
+            num_evals=numerics.counter(
+                sys.maxsize if max_evals is None else max_evals, numerics.on_host
+            ),
         )
         inputs = Inputs(args, kwargs or {})
         settings = Settings(
@@ -225,7 +227,7 @@ def _check_state(state: MinimizeState, params: Params, settings: Settings) -> No
         raise ValueError(
             f"state has a memory of {size} pairs, memory_size is {settings.memory_size}"
         )
-    nothing = settings.search.start(*(jnp.ones(()),) * 3)
+    nothing = jax.eval_shape(settings.search.start, *(np.float32(1),) * 3)
     if type(nothing) is not type(state.search):
         raise ValueError(
             f"state is in the middle of another line search: it holds a "

@@ -86,28 +86,25 @@ class Bounds(NamedTuple):
 
     def project(self, params: Tree) -> Tree:
         """The nearest point in the box."""
-
-        def of_leaf(p: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            # A minimum would make zero of a subnormal number, and a selection does not.
-            return jnp.where(low == high, low, jnp.minimum(jnp.maximum(p, low), high))
-
-        return map_leaves(of_leaf, params, self.lower, self.upper)
+        # A minimum would make zero of a subnormal number, and a selection does not.
+        return map_leaves(
+            lambda p, low, high: jnp.where(
+                low == high, low, jnp.minimum(jnp.maximum(p, low), high)
+            ),
+            params,
+            *self,
+        )
 
     def free(self, params: Params, grad: Params) -> Params:
         """Bools: the entries that are inside the bounds, or that descent moves inside."""
-
-        def of_leaf(p: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            return ~(((p <= low) & (g >= 0)) | ((p >= high) & (g <= 0)))
-
-        return map_leaves(of_leaf, params, grad, self.lower, self.upper)
+        return map_leaves(
+            lambda p, g, low, high: ~(((p <= low) & (g >= 0)) | ((p >= high) & (g <= 0))),
+            *(params, grad, *self),
+        )
 
     def moving(self, params: Params, direction: Params) -> Params:
-        """Bools: the entries of a projected path that still move at ``params``, a point of it."""
-
-        def of_leaf(p: jax.Array, d: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            return ~(((p <= low) & (d < 0)) | ((p >= high) & (d > 0)))
-
-        return map_leaves(of_leaf, params, direction, self.lower, self.upper)
+        """Bools: the entries that move on along a projected path that has come to ``params``."""
+        return self.free(params, jax.tree.map(jnp.negative, direction))
 
     def shortened(self, params: Params, direction: Params) -> Params:
         """The direction, of which the entries that leave the box reach its bound at a step of 1."""
@@ -116,23 +113,21 @@ class Bounds(NamedTuple):
             beyond = 1 + 2 * float(numerics.finfo(d.dtype).eps)  # rounding must not end inside
             return jnp.clip(d, (low - p) * beyond, (high - p) * beyond)
 
-        return map_leaves(of_leaf, params, direction, self.lower, self.upper)
+        return map_leaves(of_leaf, params, direction, *self)
 
     def projected_gradient(self, params: Params, grad: Params) -> Params:
         """``x - P(x - grad)``, zero at a minimum; not finite where the gradient is not finite."""
-
-        def of_leaf(p: jax.Array, g: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            return jnp.minimum(jnp.maximum(g, p - high), p - low) + 0 * g
-
-        return map_leaves(of_leaf, params, grad, self.lower, self.upper)
+        return map_leaves(
+            lambda p, g, low, high: jnp.minimum(jnp.maximum(g, p - high), p - low) + 0 * g,
+            *(params, grad, *self),
+        )
 
     def active(self, params: Params) -> Params:
         """Int8: -1 at the lower bound, 1 at the upper one, else 0."""
-
-        def of_leaf(p: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            return jnp.where(p <= low, -1, jnp.where(p >= high, 1, 0)).astype(jnp.int8)
-
-        return map_leaves(of_leaf, params, self.lower, self.upper)
+        return map_leaves(
+            lambda p, low, high: jnp.int8(jnp.where(p <= low, -1, jnp.where(p >= high, 1, 0))),
+            *(params, *self),
+        )
 
 
 def _is_known(x: object) -> bool:

@@ -25,6 +25,8 @@ class Decision(NamedTuple):
     Attributes:
         moves: the iterate moves, to the trial or to the best trial before.
         to_trial: if it moves, it moves to the trial.
+        accepted: it moves to a step that the search accepted.
+        failed: the search has failed.
         keeps_best: the trial is the best one so far of a search that goes on.
         new_direction: a new direction is due.
         restarts: the new direction is steepest descent.
@@ -36,6 +38,8 @@ class Decision(NamedTuple):
 
     moves: jax.Array
     to_trial: jax.Array
+    accepted: jax.Array
+    failed: jax.Array
     keeps_best: jax.Array
     new_direction: jax.Array
     restarts: jax.Array

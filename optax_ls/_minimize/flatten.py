@@ -6,6 +6,7 @@ device: over several devices each leaf may be sharded in its own way.
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -102,15 +103,11 @@ class Flattening:
 
     def flatten_bounds(self, bounds: Bounds) -> Bounds:
         """The bounds of flattened trees. Those of leaves that share a vector get their shapes."""
-        shared = {position for group in self.groups for position in group}
 
         def full(bound: Params) -> Params:
-            leaves = [
-                jnp.broadcast_to(leaf, shape) if position in shared else leaf
-                for position, (leaf, shape) in enumerate(
-                    zip(self.structure.flatten_up_to(bound), self.shapes, strict=True)
-                )
-            ]
+            leaves = self.structure.flatten_up_to(bound)
+            for k in itertools.chain(*self.groups):
+                leaves[k] = jnp.broadcast_to(leaves[k], self.shapes[k])
             return self.flatten(jax.tree.unflatten(self.structure, leaves))
 
         return Bounds(full(bounds.lower), full(bounds.upper))

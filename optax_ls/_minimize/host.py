@@ -52,28 +52,14 @@ def solve(
             far, unless nothing was evaluated yet.
     """
     programs, arrays = look_up(fun, inputs, settings)
-    with _transfers_and_infinities_allowed():
+    # Limits and counts are transferred. A search sees infinity where the function is not finite.
+    with jax.transfer_guard("allow"), jax.debug_infs(False):
         if not _is_traced((params, arrays, bounds, limits, state)):
             result = _in_slices(programs, params, arrays, bounds, limits, state, report)
             if result is not None:
                 return result
         with placement.on_mesh_of(params, arrays):
             return programs.whole(params, arrays, bounds, limits, state, report=report)
-
-
-def _transfers_and_infinities_allowed() -> contextlib.ExitStack:
-    """Allows transfers of limits and counts, and infinities in states, where a mode forbids them.
-
-    A search sees infinity where the function is not finite, and begins with infinite intervals.
-    """
-    to_device = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
-    to_host = jax.config.jax_transfer_guard_device_to_host  # type: ignore[attr-defined]
-    modes = contextlib.ExitStack()
-    if to_device is not None or to_host is not None:
-        modes.enter_context(jax.transfer_guard("allow"))
-    if jax.config.jax_debug_infs:  # type: ignore[attr-defined]
-        modes.enter_context(jax.debug_infs(False))
-    return modes
 
 
 def _is_traced(tree: object) -> bool:
@@ -174,8 +160,8 @@ class Pace:
         watched = report is not None and report.callback is not None and num_evals > 0
         self.begin = time.perf_counter()
         return Pause(
-            numerics.counter_on_host(num_iters + 1 if watched else sys.maxsize),
-            numerics.counter_on_host(num_evals + max(1, number)),
+            numerics.counter(num_iters + 1 if watched else sys.maxsize, numerics.on_host),
+            numerics.counter(num_evals + max(1, number), numerics.on_host),
         )
 
     def observe(self, num_evals: int) -> None:

@@ -5,7 +5,6 @@ Outside a trace the host runs the loop in slices (see ``host.py``): ``start`` ma
 """
 
 import dataclasses
-import functools
 import inspect
 import weakref
 from collections.abc import Callable
@@ -68,68 +67,43 @@ def is_array(x: object) -> bool:
     return isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex))
 
 
-class Begun(NamedTuple):
-    """A run before its first slice.
-
-    Attributes:
-        limits: when to stop, counted from the start of this run.
-        num_iters: counter, iterations before this run.
-        state: tree, the state to go on from.
-        history: to be filled, or None.
-    """
-
-    limits: Limits
-    num_iters: Counter
-    state: MinimizeState
-    history: Optional[History]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
     """The functions that are compiled for an objective.
 
     Attributes:
-        find: returns the objective; None if its arrays are inputs.
-        settings: see :class:`Settings`.
-        structure: of the objective and its arguments.
-        others: the leaves of these that are no arrays.
+        start: ``_start``, compiled.
+        advance: ``_advance``, compiled; the state and the history are donated.
+        whole: a run from start to end, compiled.
         seconds: of one evaluation, by the shapes of the inputs, where it is known.
     """
 
-    find: Optional[Callable[[], Any]]
-    settings: Settings
-    structure: PyTreeDef
-    others: tuple[object, ...]
-    seconds: dict[Shapes, float] = dataclasses.field(default_factory=dict)
+    def __init__(
+        self,
+        find: Optional[Callable[[], Any]],
+        settings: Settings,
+        structure: PyTreeDef,
+        others: tuple[object, ...],
+    ) -> None:
+        """``find`` returns the objective; None if it is a tree, whose arrays are inputs.
 
-    @functools.cached_property
-    def start(self) -> Callable[..., Begun]:
-        """``_start``, compiled."""
-        return jax.jit(self._start)
+        ``structure`` is that of the objective and its arguments, ``others`` are the leaves of these
+        that are no arrays.
+        """
+        self.find, self.settings, self.structure, self.others = find, settings, structure, others
+        self.seconds: dict[Shapes, float] = {}
+        self.start = jax.jit(self._start)
+        self.advance = jax.jit(self._advance, donate_argnums=(6, 7))
+        self.whole: Callable[..., MinimizeResult] = jax.jit(self._whole, static_argnames="report")
+        # Compiled, so that all that use it trace it once.
+        self.evaluate = jax.jit(self._evaluate, inline=True)
 
-    @functools.cached_property
-    def advance(self) -> Callable[..., MinimizeResult]:
-        """``_advance``, compiled; the state and the history are donated."""
-        return jax.jit(self._advance, donate_argnums=(6, 7))
-
-    @functools.cached_property
-    def whole(self) -> Callable[..., MinimizeResult]:
-        """A run from start to end, compiled."""
-        return jax.jit(self._whole, static_argnames="report")
-
-    @functools.cached_property
-    def _evaluate(self) -> Callable[[Params, Arrays], objective.Evaluation]:
-        """The objective; compiled, so that all that use it trace it once."""
-
-        def evaluate(params: Params, arrays: Arrays) -> objective.Evaluation:
-            leaves = [b if a is None else a for a, b in zip(arrays, self.others, strict=True)]
-            fun, inputs = jax.tree.unflatten(self.structure, leaves)
-            fun = fun if self.find is None else self.find()
-            found = evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
-            checks.arrays("aux", found.aux)
-            return found
-
-        return jax.jit(evaluate, inline=True)
+    def _evaluate(self, params: Params, arrays: Arrays) -> objective.Evaluation:
+        leaves = [b if a is None else a for a, b in zip(arrays, self.others, strict=True)]
+        fun, inputs = jax.tree.unflatten(self.structure, leaves)
+        fun = fun if self.find is None else self.find()
+        found = evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
+        checks.arrays("aux", found.aux)
+        return found
 
     def _start(
         self,
@@ -138,11 +112,11 @@ class Programs:
         bounds: Optional[Bounds],
         limits: Limits,
         state: Optional[MinimizeState],
-    ) -> Begun:
+    ) -> tuple[Limits, Counter, MinimizeState, Optional[History]]:
         """The state and limits of a run from params, or from an earlier state."""
         settings = self.settings
         params = jax.tree.map(jnp.asarray, params)
-        aux = jax.eval_shape(self._evaluate, params, arrays).aux if settings.has_aux else None
+        aux = jax.eval_shape(self.evaluate, params, arrays).aux if settings.has_aux else None
         if state is None:
             inside = params if bounds is None else bounds.project(params)
             state = init(settings.search, inside, aux, settings.memory_size)
@@ -155,7 +129,7 @@ class Programs:
             history = History.empty(settings.rows, state).record(
                 numerics.counter(), state.num_evals > 0, state
             )
-        return Begun(limits, state.num_iters, state, history)
+        return limits, state.num_iters, state, history
 
     def _advance(
         self,
@@ -172,9 +146,9 @@ class Programs:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
         params = jax.tree.map(jnp.asarray, params)
         flattening = Flattening.of(params, joins=self.settings.joins_leaves)
-        evaluate, _ = guards.trace(
+        evaluate = guards.trace(
             flattening.flatten_objective(
-                lambda p: self._evaluate(jax.tree.map(numerics.like, p, params), arrays)
+                lambda p: self.evaluate(jax.tree.map(numerics.like, p, params), arrays)
             ),
             jax.eval_shape(flattening.flatten, params),
         )
@@ -219,8 +193,8 @@ class Programs:
         state: Optional[MinimizeState],
         report: Optional[Reporter],
     ) -> MinimizeResult:
-        if placement.is_in_shard_map():
-            found = jax.eval_shape(self._evaluate, params, arrays)
+        if "Manual" in placement.kinds_of_axes(()):
+            found = jax.eval_shape(self.evaluate, params, arrays)
             params = placement.varying_with(params, found, bounds, limits, state)
         limits, num_iters, state, history = self._start(params, arrays, bounds, limits, state)
         in_program = None if report is None else report.in_program()
@@ -267,7 +241,6 @@ def evaluator(
     """The objective as a function of the params alone."""
     return objective.bind(
         lambda params: fun(params, *inputs.args, **inputs.kwargs),
-        {},
         dtype=dtype,
         has_aux=settings.has_aux,
         gives_grad=settings.gives_grad,

@@ -165,7 +165,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         """The number of evaluations, by SciPy's name."""
         return self.num_evals
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if not all(_is_known(x) for x in (self.value, self.status)):
             return f"MinimizeResult(params={self.params}, value={self.value}, status={self.status})"
         summary, leaves = _params(self.params)
@@ -192,9 +192,6 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         active = jax.tree.leaves(self.active)
         count = sum(np.count_nonzero(_on_host(leaf)) for leaf in active)
         return [("at a bound", f"{count:,}")] if active else []
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 # The message.
@@ -311,12 +308,8 @@ def _params(params: Params) -> tuple[str, list[str]]:
     dtypes = ", ".join(sorted({str(leaf.dtype) for _, leaf in leaves})) or "none"
     summary = f"{size:,} of {dtypes}"
     if size <= _FEW:
-        names = [f"  {checks.path_name('params', path)} = " for path, _ in leaves]
-        texts = [
-            np.array2string(leaf, prefix=name)
-            for name, (_, leaf) in zip(names, leaves, strict=True)
-        ]
-        return summary, [name + text for name, text in zip(names, texts, strict=True)]
+        named = [(f"  {checks.path_name('params', path)} = ", leaf) for path, leaf in leaves]
+        return summary, [name + np.array2string(leaf, prefix=name) for name, leaf in named]
     is_complex = any(np.iscomplexobj(leaf) for _, leaf in leaves)
     entries = [np.abs(leaf) if is_complex else leaf for _, leaf in leaves]
     reach = _span(np.concatenate([np.ravel(x).astype(float) for x in entries]), ".5g")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from .._core import batching, isolation, numerics, reductions, tree
-from .._core.lbfgs.memory import read_row, write_row
+from .._core.lbfgs.memory import ScaleByLBFGSState, read_row, write_row
 from .._core.linesearch import driver
 from .._core.linesearch.driver import LineSearch
 from .._core.objective import Evaluation
@@ -28,7 +28,7 @@ from .descent import Decision, new_direction
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
 from .subspace import Free
-from .termination import Limits, Outcome, Progress
+from .termination import Limits, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
 _LEAST_GAIN = 0.003
@@ -212,74 +212,47 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     to_trial = is_first | accepted | is_lower
     arrival = tree.where(to_trial, trial.as_best, best)
 
-    falls, flattens = termination.fall(best.value, trial.value, trial.slope_init, trial.slope)
-    is_noisy = termination.is_noise(
-        trial.step, trial.value - state.value, trial.slope_init, trial.slope
-    )
-    # A search that gives up where the slope is no flatter had a direction of the wrong scale.
-    restarts = failed | (moves & searched.done & searched.failed & ~flattens)
-    outcome = Outcome(
-        is_first=is_first,
-        is_fresh=state.fresh,
-        moved=moves,
-        accepted=accepted,
-        failed=failed,
-        restarts=restarts,
-        is_finite=trial.is_finite,
-        falls=trial.is_finite & falls & ~is_first,
-        flattens=flattens,
-        predicted_decrease=-trial.slope_init,
-        relative_slope=trial.relative_slope,
-        radial_slope=trial.radial_slope,
-        is_noisy=trial.is_finite & is_noisy & ~is_first,
-        step=arrival.step,
-        value_before=state.value,
-        value=jnp.where(moves, arrival.value, state.value),
-    )
-    progress = termination.update(state.progress, outcome)
-    grad_norm = jnp.where(moves, arrival.grad_norm, state.grad_norm)
-    num_iters = state.num_iters + outcome.iterated
-    num_evals = numerics.increment(state.num_evals)
-    status = termination.status(state.progress, progress, outcome, grad_norm, limits)
+    fall = termination.fall(best.value, trial)
+    value = jnp.where(moves, arrival.value, state.value)
+    is_pair = moves & ~is_first
     decision = Decision(
         moves=moves,
         to_trial=to_trial,
+        accepted=accepted,
+        failed=failed,
         keeps_best=is_lower & ~is_done,
         new_direction=moves | failed,
-        restarts=restarts,
-        is_pair=outcome.iterated,
+        # A search that gives up where the slope is no flatter had a direction of the wrong scale.
+        restarts=failed | (moves & searched.done & searched.failed & ~fall[1]),
+        is_pair=is_pair,
         # After a search that failed the pairs are kept until steepest descent has succeeded: that
         # may be the end.
         drops_pairs=moves & state.progress.restarted,
         step=arrival.step,
-        values=(state.value, outcome.value),
+        values=(state.value, value),
     )
     new = Scalars(
-        value=outcome.value,
-        grad_norm=grad_norm,
+        value=value,
+        grad_norm=jnp.where(moves, arrival.grad_norm, state.grad_norm),
         search=searched,
         fresh=decision.new_direction,
         best=tree.where(decision.keeps_best, trial.as_best, best),
-        progress=progress,
-        step=jnp.where(outcome.iterated, arrival.step, state.step),
-        num_iters=num_iters,
-        num_evals=num_evals,
-        status=termination.limit_reached(status, num_iters, num_evals, limits),
+        progress=termination.update(state, trial, decision, fall),
+        step=jnp.where(is_pair, arrival.step, state.step),
+        num_iters=state.num_iters + is_pair,
+        num_evals=numerics.increment(state.num_evals),
+        status=state.status,
     )
+    status = termination.status(state.progress, new, trial, decision, limits)
+    new = new._replace(status=status)
     # Under vmap the loop goes on until all elements have stopped; this holds those that have.
     is_running = state.status == int(MinimizeStatus.RUNNING)
     held: tuple[Decision, Scalars] = batching.hold(
         is_running,
         (decision, numerics.keep_types(new, state)),
-        (_nothing(trial), state),
+        (jax.tree.map(jnp.zeros_like, decision), state),
     )
     return held
-
-
-def _nothing(trial: Trial) -> Decision:
-    """The decision that changes nothing."""
-    zero, no = jnp.zeros_like(trial.step), jnp.zeros((), bool)
-    return Decision(*(no,) * 7, zero, (zero, zero))
 
 
 def advance(
@@ -320,13 +293,8 @@ def advance(
         *(coefficients, state.direction, rows, pair, iterate.params, iterate.grad),
         *(decision, scalars.grad_norm, bounds, free),
     )
-    memory = memory.with_coefficients(coefficients)._replace(
-        params=iterate.params,
-        updates=iterate.grad,
-        diff_params_memory=rows[0],
-        diff_updates_memory=rows[1],
-        count=numerics.add_counters(jnp.asarray(memory.count), decision.moves),
-    )
+    count = numerics.add_counters(jnp.asarray(memory.count), decision.moves)
+    memory = ScaleByLBFGSState(count, iterate.params, iterate.grad, rows[0], rows[1], *coefficients)
     new = state._replace(
         **scalars._asdict(),
         memory=memory,
@@ -350,17 +318,8 @@ def _move_iterate(
     ``best`` is the gradient and the auxiliary output at the best trial.
     """
     before = state.memory
-
-    def moved(old: Tree, at_trial: Tree, at_best: Tree) -> Tree:
-        new = tree.where(decision.to_trial, at_trial, at_best)
-        return tree.where(decision.moves, new, old)
-
-    return Point(
-        tree.where(
-            decision.moves,
-            along(before.params, decision.step, state.direction, bounds),
-            before.params,
-        ),
-        moved(before.updates, trial.grad, best[0]),
-        moved(state.aux, trial.aux, best[1]),
-    )
+    params = along(before.params, decision.step, state.direction, bounds)
+    grad, aux = tree.where(decision.to_trial, (trial.grad, trial.aux), best)
+    here = Point(before.params, before.updates, state.aux)
+    moved: Point = tree.where(decision.moves, Point(params, grad, aux), here)
+    return moved

@@ -28,7 +28,9 @@ from .._core.types import Counter
 from .result import MinimizeStatus
 
 if TYPE_CHECKING:
+    from .descent import Decision
     from .state import MinimizeState
+    from .step import Scalars, Trial
 
 # A predicted decrease below the first number of units in the last place is invisible, and one
 # below the second may be if many terms are added up.
@@ -60,6 +62,10 @@ _LINE, _NEAR_LINE, _LINE_AT_END, _GROWTH = 0.01, 0.1, 0.5, 4
 _CRAWL, _CRAWLS = 0.01, 32
 
 
+Reason = tuple[jax.Array, MinimizeStatus]
+"""A condition, and the status that it gives."""
+
+
 class Limits(NamedTuple):
     """When to stop; the numbers are totals, and ``ftol`` is None for the default."""
 
@@ -74,6 +80,13 @@ class Limits(NamedTuple):
             num_iters=numerics.add_counters(num_iters, self.num_iters),
             num_evals=numerics.add_counters(num_evals, self.num_evals),
         )
+
+    def reached(self, num_iters: jax.Array, num_evals: jax.Array) -> list[Reason]:
+        """The reasons to stop at so many iterations and evaluations."""
+        return [
+            (num_iters >= self.num_iters, MinimizeStatus.ITERATION_LIMIT),
+            (num_evals >= self.num_evals, MinimizeStatus.EVALUATION_LIMIT),
+        ]
 
 
 class Pause(NamedTuple):
@@ -133,76 +146,19 @@ class Progress(NamedTuple):
         return jnp.maximum(self.falling, jax.lax.div(self.growing, per_trial))
 
 
-class Outcome(NamedTuple):
-    """The outcome of one evaluation; bools, and scalars of the search dtype.
+def fall(lowest: jax.Array, trial: "Trial") -> tuple[jax.Array, jax.Array]:
+    """Two bools: a trial shows a fall without end; it shows that the fall ends.
 
-    Attributes:
-        is_first: whether it was the evaluation of the start.
-        is_fresh: whether it was the first of a search.
-        moved: whether the iterate moved.
-        accepted: whether it moved to a step that the search accepted.
-        failed: whether the search failed.
-        restarts: whether the next search is along steepest descent.
-        is_finite: whether value, gradient and params of the trial are finite.
-        falls: whether the trial showed a fall without end.
-        flattens: whether the trial showed that the fall ends.
-        predicted_decrease: minus the slope at the iterate.
-        relative_slope: the largest absolute value of a param times its derivative, at the iterate
-            before.
-        radial_slope: the slope along the params themselves, at the iterate before.
-        is_noisy: whether the trial showed that rounding hides the predicted decrease.
-        step: of the iterate along the direction, if it moved.
-        value_before: the objective at the iterate before.
-        value: the objective at the iterate.
+    ``lowest`` is the lowest value of the search before.
     """
-
-    is_first: jax.Array
-    is_fresh: jax.Array
-    moved: jax.Array
-    accepted: jax.Array
-    failed: jax.Array
-    restarts: jax.Array
-    is_finite: jax.Array
-    falls: jax.Array
-    flattens: jax.Array
-    predicted_decrease: jax.Array
-    relative_slope: jax.Array
-    radial_slope: jax.Array
-    is_noisy: jax.Array
-    step: jax.Array
-    value_before: jax.Array
-    value: jax.Array
-
-    @property
-    def iterated(self) -> jax.Array:
-        """Whether the evaluation ended an iteration."""
-        return self.moved & ~self.is_first
-
-    @property
-    def rounding(self) -> jax.Array:
-        """The change of the value if it or the params change by one unit in the last place."""
-        largest = jnp.maximum(jnp.abs(self.value_before), self.relative_slope)
-        return float(numerics.finfo(self.value.dtype).eps) * largest
-
-    def is_line(self, rtol: float) -> jax.Array:
-        """Whether the value is negative and equals the slope along the params, as on a line."""
-        return jnp.abs(self.radial_slope - self.value_before) < -rtol * self.value_before
+    is_steep = trial.slope <= _STEEP * trial.slope_init
+    is_far_lower = (trial.value < 0) & (lowest - trial.value >= -_FALL * trial.value)
+    return is_steep & is_far_lower, ~is_steep | (trial.value > lowest)
 
 
-def fall(
-    lowest: jax.Array, value: jax.Array, slope_init: jax.Array, slope: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Whether a trial shows a fall without end, and whether it shows that the fall ends.
-
-    Args:
-        lowest: the lowest value of the search before.
-        value: that of the trial.
-        slope_init: the slope at the iterate.
-        slope: the slope at the trial.
-    """
-    is_steep = slope <= _STEEP * slope_init
-    is_far_lower = (value < 0) & (lowest - value >= -_FALL * value)
-    return is_steep & is_far_lower, ~is_steep | (value > lowest)
+def _is_line(value: jax.Array, trial: "Trial", rtol: float) -> jax.Array:
+    """True if the value at the iterate is negative and the slope along the params, as on a line."""
+    return jnp.abs(trial.radial_slope - value) < -rtol * value
 
 
 def seems_unbounded(progress: Progress) -> jax.Array:
@@ -210,22 +166,15 @@ def seems_unbounded(progress: Progress) -> jax.Array:
     return progress.falling >= _FALLS // 2
 
 
-def is_noise(
-    step: jax.Array, change: jax.Array, slope_init: jax.Array, slope: jax.Array
-) -> jax.Array:
-    """Whether the value at a trial shows that rounding hides the decrease for a step of 1.
+def _is_noise(trial: "Trial", change: jax.Array) -> jax.Array:
+    """True if the value at a trial shows that rounding hides the decrease for a step of 1.
 
     After a short step with hardly another slope, the value should have followed the line. It is
     noise if it has changed by more than a quarter of what the line does in a step of 1. A gradient
     that is wrong by a factor of 16 changes it by less. After a longer step, it is noise if nothing
-    has changed although the slopes at both ends ask for it.
-
-    Args:
-        step: of the trial.
-        change: of the value since the iterate.
-        slope_init: the slope at the iterate.
-        slope: the slope at the trial.
+    has changed although the slopes at both ends ask for it. ``change`` is that since the iterate.
     """
+    step, slope_init, slope = trial.step, trial.slope_init, trial.slope
     size = jnp.abs(slope_init)
     is_straight = jnp.abs(slope - slope_init) <= 0.5 * size
     departs = jnp.abs(change - step * slope_init) >= 0.25 * size
@@ -233,85 +182,79 @@ def is_noise(
     return jnp.where(step <= 1 / 64, is_straight & departs, is_constant)
 
 
-def update(before: Progress, outcome: Outcome) -> Progress:
-    """The progress after an evaluation."""
-    value, eps = outcome.value, float(numerics.finfo(outcome.value.dtype).eps)
+def update(
+    state: "Scalars", trial: "Trial", decision: "Decision", fall: tuple[jax.Array, jax.Array]
+) -> Progress:
+    """The progress after an evaluation; ``fall`` is what :func:`fall` returned for the trial."""
+    before, is_first, (falls, flattens) = state.progress, state.num_evals == 0, fall
+    (value_before, value), iterated = decision.values, decision.is_pair
+    eps, is_counted = float(numerics.finfo(value.dtype).eps), trial.is_finite & ~is_first
+    # The change of the value if it or the params change by one unit in the last place.
+    rounding = eps * jnp.maximum(jnp.abs(value_before), trial.relative_slope)
     visible = _INVISIBLE * eps * jnp.abs(value)
     # Where a search failed, its best trial may be lower by rounding of the params.
-    visible = jnp.where(outcome.accepted, visible, jnp.maximum(visible, outcome.rounding))
-    is_lower = outcome.is_first | (before.lowest - value > visible)
-    doubles = outcome.iterated & (value < 2 * jnp.minimum(before.doubled, 0))
+    visible = jnp.where(decision.accepted, visible, jnp.maximum(visible, rounding))
+    is_lower = is_first | (before.lowest - value > visible)
+    doubles = iterated & (value < 2 * jnp.minimum(before.doubled, 0))
     on_line = jnp.where(before.evidence >= _FALLS_TO_END, _GROWTH, 0)
-    off_line = jnp.where(outcome.is_line(_NEAR_LINE), 0, -1)
-    growth = jnp.where(outcome.is_line(_LINE), on_line, off_line)
+    off_line = jnp.where(_is_line(value_before, trial, _NEAR_LINE), 0, -1)
+    growth = jnp.where(_is_line(value_before, trial, _LINE), on_line, off_line)
     growth = jnp.where(doubles, _INTERVAL, growth)
-    falling = before.falling + outcome.falls + 2 * doubles
+    falling = before.falling + (is_counted & falls) + 2 * doubles
     half = jax.lax.div(falling, numerics.counter(2))
-    has_flattened = (outcome.iterated | outcome.failed) & outcome.is_finite & outcome.flattens
-    hit_nonfinite = (before.hit_nonfinite & ~outcome.is_fresh) | ~outcome.is_finite
-    crawled = jnp.where(hit_nonfinite & (outcome.step < _CRAWL), before.crawled + 1, 0)
-    met_noise = (before.met_noise & ~outcome.is_fresh) | outcome.is_noisy
-    decrease = outcome.predicted_decrease
-    is_hidden = decrease <= jnp.where(met_noise, eps**-0.75, _NOISE) * outcome.rounding
+    has_flattened = (iterated | decision.failed) & trial.is_finite & flattens
+    hit_nonfinite = (before.hit_nonfinite & ~state.fresh) | ~trial.is_finite
+    crawled = jnp.where(hit_nonfinite & (decision.step < _CRAWL), before.crawled + 1, 0)
+    is_noisy = is_counted & _is_noise(trial, trial.value - value_before)
+    met_noise = (before.met_noise & ~state.fresh) | is_noisy
+    is_hidden = -trial.slope_init <= jnp.where(met_noise, eps**-0.75, _NOISE) * rounding
     is_hidden |= before.stalled >= _PATIENCE // 2
-    has_settled = outcome.failed & is_hidden & ~hit_nonfinite
+    has_settled = decision.failed & is_hidden & ~hit_nonfinite
     return Progress(
-        value_init=jnp.where(outcome.is_first, value, before.value_init),
+        value_init=jnp.where(is_first, value, before.value_init),
         lowest=jnp.where(is_lower, value, before.lowest),
-        stalled=jnp.where(is_lower, 0, before.stalled + outcome.iterated),
+        stalled=jnp.where(is_lower, 0, before.stalled + iterated),
         falling=jnp.where(has_flattened & ~doubles, half, falling),
         doubled=jnp.where(doubles, value, before.doubled),
-        growing=jnp.maximum(before.growing + outcome.iterated * growth, 0),
-        crawled=jnp.where(outcome.iterated, crawled, before.crawled),
-        restarted=outcome.restarts | (before.restarted & ~outcome.moved),
+        growing=jnp.maximum(before.growing + iterated * growth, 0),
+        crawled=jnp.where(iterated, crawled, before.crawled),
+        restarted=decision.restarts | (before.restarted & ~decision.moves),
         hit_nonfinite=hit_nonfinite,
         met_noise=met_noise,
-        settled=jnp.where(outcome.restarts & ~before.restarted, has_settled, before.settled),
+        settled=jnp.where(decision.restarts & ~before.restarted, has_settled, before.settled),
     )
 
 
 def status(
-    before: Progress, after: Progress, outcome: Outcome, grad_norm: jax.Array, limits: Limits
+    before: Progress, after: "Scalars", trial: "Trial", decision: "Decision", limits: Limits
 ) -> jax.Array:
-    """The reason to stop after an evaluation, apart from limits; else RUNNING."""
-    value, finfo = outcome.value, numerics.finfo(outcome.value.dtype)
+    """The reason to stop after an evaluation; else RUNNING."""
+    (value_before, value), progress = decision.values, after.progress
+    finfo = numerics.finfo(value.dtype)
     invisible = _INVISIBLE * finfo.eps * jnp.abs(value)
-    is_invisible = (outcome.predicted_decrease <= invisible) & (before.stalled > 0)
+    is_invisible = (-trial.slope_init <= invisible) & (before.stalled > 0)
     if limits.ftol is None:
-        has_settled = after.stalled >= _PATIENCE
+        has_settled = progress.stalled >= _PATIENCE
     else:
-        size = jnp.maximum(jnp.abs(value), jnp.abs(outcome.value_before))
-        has_settled = (limits.ftol > 0) & (outcome.value_before - value <= limits.ftol * size)
-    has_settled = (outcome.iterated & has_settled) | (
-        outcome.failed & after.settled & (before.restarted | is_invisible)
+        size = jnp.maximum(jnp.abs(value), jnp.abs(value_before))
+        has_settled = (limits.ftol > 0) & (value_before - value <= limits.ftol * size)
+    has_settled = (decision.is_pair & has_settled) | (
+        decision.failed & progress.settled & (before.restarted | is_invisible)
     )
-    is_huge, evidence = after.lowest < -(finfo.max**_HUGE), after.evidence
-    has_overflowed = after.hit_nonfinite & jnp.where(
-        outcome.failed, is_huge | (evidence >= _FALLS_TO_END), is_huge & (evidence > 0)
+    is_huge, evidence = progress.lowest < -(finfo.max**_HUGE), progress.evidence
+    has_overflowed = progress.hit_nonfinite & jnp.where(
+        decision.failed, is_huge | (evidence >= _FALLS_TO_END), is_huge & (evidence > 0)
     )
-    is_line = (evidence >= _FALLS_TO_END) & outcome.is_line(_LINE_AT_END)
-    has_failed = (outcome.failed & before.restarted) | (after.crawled >= _CRAWLS)
+    is_line = (evidence >= _FALLS_TO_END) & _is_line(value_before, trial, _LINE_AT_END)
+    has_failed = (decision.failed & before.restarted) | (progress.crawled >= _CRAWLS)
     is_unbounded = (evidence >= _FALLS) | has_overflowed | ((has_settled | has_failed) & is_line)
     return _first_of(
-        (_not_finite(value, grad_norm), MinimizeStatus.START_NOT_FINITE),
+        (_not_finite(value, after.grad_norm), MinimizeStatus.START_NOT_FINITE),
         (is_unbounded, MinimizeStatus.UNBOUNDED),
-        (grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
+        (after.grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
         (has_settled, MinimizeStatus.VALUE_SETTLED),
         (has_failed, MinimizeStatus.SEARCH_FAILED),
-    )
-
-
-def limit_reached(
-    status: jax.Array, num_iters: jax.Array, num_evals: jax.Array, limits: Limits
-) -> jax.Array:
-    """The status, or that of a limit reached if there is no other reason to stop."""
-    return jnp.where(
-        status != int(MinimizeStatus.RUNNING),
-        status,
-        _first_of(
-            (num_iters >= limits.num_iters, MinimizeStatus.ITERATION_LIMIT),
-            (num_evals >= limits.num_evals, MinimizeStatus.EVALUATION_LIMIT),
-        ),
+        *limits.reached(after.num_iters, after.num_evals),
     )
 
 
@@ -320,8 +263,8 @@ def status_before(state: "MinimizeState", limits: Limits) -> jax.Array:
     found = _first_of(
         (_not_finite(state.value, state.grad_norm), MinimizeStatus.START_NOT_FINITE),
         (state.grad_norm <= limits.gtol, MinimizeStatus.GRADIENT_SMALL),
+        *limits.reached(state.num_iters, state.num_evals),
     )
-    found = limit_reached(found, state.num_iters, state.num_evals, limits)
     found = jnp.where(state.num_evals > 0, found, int(MinimizeStatus.RUNNING))
     return numerics.counter(found)
 
@@ -330,7 +273,7 @@ def _not_finite(value: jax.Array, grad_norm: jax.Array) -> jax.Array:
     return ~(jnp.isfinite(value) & jnp.isfinite(grad_norm))
 
 
-def _first_of(*reasons: tuple[jax.Array, MinimizeStatus]) -> jax.Array:
+def _first_of(*reasons: Reason) -> jax.Array:
     found: Union[int, Counter] = int(MinimizeStatus.RUNNING)
     for condition, code in reversed(reasons):
         found = jnp.where(condition, int(code), found)

@@ -17,8 +17,6 @@ pytest.importorskip("optax", minversion="0.2.8", reason="the suite is that of Op
 from optax._src import alias_test, linesearch_test
 
 import optax_ls
-from optax_ls._core import objective as _objective
-from optax_ls._core import reductions
 from optax_ls._core.lbfgs import compact, direction
 
 pytestmark = pytest.mark.slow
@@ -54,8 +52,8 @@ def precondition_by_lbfgs(updates, s_memory, y_memory, weights, identity_scale, 
         inverse_r=jnp.asarray(inverse_r, weights.dtype),
         gram_y=jnp.asarray(flat_y @ flat_y.T),
     )
-    dtype, rows = state.s_dot_g.dtype, (s_memory, y_memory)
-    s_g, y_g = (reductions.inner_with_rows(stack, updates, size, dtype) for stack in rows)
+    rows, products = (s_memory, y_memory), jax.vmap(optax_ls.tree.vdot, in_axes=(0, None))
+    s_g, y_g = (products(stack, updates) for stack in rows)
     gamma = jnp.asarray(identity_scale)
     of_s, of_y = compact.apply(state.coefficients, gamma, s_g, y_g)
     return direction.combine(rows, updates, gamma, of_s, of_y)
@@ -66,18 +64,8 @@ def _rows(memory: Any) -> np.ndarray:
     return np.concatenate([np.reshape(leaf, (len(leaf), -1)) for leaf in leaves], axis=1)
 
 
-def extract_fns_kwargs(fns, kwargs):
-    """Our routing, for the private function that Optax's tests call with several functions."""
-    taken = [_objective.split_kwargs(fn, kwargs)[0] for fn in fns]
-    used = {name for each in taken for name in each}
-    return taken, {name: value for name, value in kwargs.items() if name not in used}
-
-
 PUBLIC = {name: getattr(optax_ls, name) for name in optax_ls.__all__ if name != "tree"}
-PRIVATE = {
-    "_precondition_by_lbfgs": precondition_by_lbfgs,
-    "_extract_fns_kwargs": extract_fns_kwargs,
-}
+PRIVATE = {"_precondition_by_lbfgs": precondition_by_lbfgs}
 
 
 for module in (linesearch_test, alias_test):

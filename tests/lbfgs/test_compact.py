@@ -16,7 +16,7 @@ add_pair, apply = jax.jit(compact.add_pair), jax.jit(compact.apply)
 
 def empty():
     vector, square = jnp.zeros(MEMORY), jnp.zeros((MEMORY, MEMORY))
-    return compact.Coefficients(jnp.zeros((), int), vector, square, square, vector, vector, None)
+    return compact.Coefficients(vector, jnp.zeros((), int), square, square, vector, vector, None)
 
 
 def products(rows_s, rows_y, s, y, g):

@@ -31,8 +31,8 @@ class Coefficients(NamedTuple):
     """All of the memory that is not as long as the params, by slot.
 
     Attributes:
-        num_pairs: counter, pairs that have entered.
         rho: ``(m,)``, 1 / <s, y> of each pair; zero in empty slots.
+        num_pairs: counter, pairs that have entered.
         inverse_r: ``(m, m)``, R^-1.
         gram_y: ``(m, m)``, Y'Y.
         s_g: ``(m,)``, the products of each s with the last gradient.
@@ -40,8 +40,8 @@ class Coefficients(NamedTuple):
         bends: ``(m,)``, the multiple of each s that has been added to its y; None if there is none.
     """
 
-    num_pairs: jax.Array
     rho: jax.Array
+    num_pairs: jax.Array
     inverse_r: jax.Array
     gram_y: jax.Array
     s_g: jax.Array
@@ -100,7 +100,8 @@ class Products(NamedTuple):
     def has_curvature(self) -> jax.Array:
         """Whether the new pair keeps H positive definite: <s, y> > eps <|s|, |y|>."""
         finfo = numerics.finfo(self.pair.sy.dtype)
-        return jnp.asarray(self.pair.sy > jnp.maximum(finfo.eps * self.pair.sy_size, finfo.tiny))
+        is_curved = self.pair.sy > jnp.maximum(finfo.eps * self.pair.sy_size, finfo.tiny)
+        return is_curved & (self.pair.yy > 0)
 
 
 def add_pair(
@@ -121,7 +122,7 @@ def add_pair(
         The new coefficients, and whether the pair entered: it does if it has curvature and its
         column of R^-1 is finite.
     """
-    num_pairs, rho, inverse_r, gram_y, _, _, bends = coefficients
+    rho, num_pairs, inverse_r, gram_y, _, _, bends = coefficients
     s_g, y_g, s_y, y_y, pair, bend, _ = products
     may_enter = is_written & products.has_curvature
     here = jnp.arange(len(rho)) == slot
@@ -157,7 +158,7 @@ def apply(
     Returns:
         ``(m,)`` each; zero in empty slots.
     """
-    _, rho, inverse_r, gram_y, _, _, bends = coefficients
+    rho, _, inverse_r, gram_y, _, _, bends = coefficients
     in_use = coefficients.in_use
     p = jnp.where(in_use, _dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
     q = p / jnp.where(in_use, rho, 1) + gamma * (_dot(gram_y, p) - y_g)

@@ -7,7 +7,6 @@ digits, and the products with y are computed in a third pass.
 All inner products are real: a complex vector counts as the real one of twice its length.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Optional, Union
 
@@ -134,31 +133,23 @@ def scaled(factor: jax.Array, g: Params) -> Any:
 
 def combine(rows: Rows, g: Params, factor: jax.Array, of_s: jax.Array, of_y: jax.Array) -> Any:
     """The tree ``factor g + S of_s + Y of_y`` in the dtypes of g, in one pass over the rows."""
-    combined = functools.partial(_combined, factor=factor, of_s=of_s, of_y=of_y)
-    return jax.tree.map(combined, g, *rows)
 
+    def of_leaf(g: jax.Array, rows_s: jax.Array, rows_y: jax.Array) -> jax.Array:
+        wide = numerics.at_least_float32(g.dtype)
+        a, b, c = (x.astype(wide) for x in (factor, of_s, of_y))
+        total = a * g
+        if len(rows_s) > _MAX_UNROLLED and numerics.finfo(g.dtype).dtype == wide:
+            for factors, rows in ((b, rows_s), (c, rows_y)):
+                highest = jax.lax.Precision.HIGHEST
+                product = jnp.tensordot(factors.astype(g.dtype), rows, axes=1, precision=highest)
+                total = total + product
+            return total
+        # Axes are kept, so that every term is one product of slices.
+        b, c = (x.reshape(-1, *(1,) * g.ndim) for x in (b, c))
+        total = total[None]
+        for k in range(len(rows_s)):
+            here = slice(k, k + 1)
+            total = total + b[here] * rows_s[here] + c[here] * rows_y[here]
+        return total[0].astype(g.dtype)
 
-def _combined(
-    g: jax.Array,
-    rows_s: jax.Array,
-    rows_y: jax.Array,
-    *,
-    factor: jax.Array,
-    of_s: jax.Array,
-    of_y: jax.Array,
-) -> jax.Array:
-    wide = numerics.at_least_float32(g.dtype)
-    factor, of_s, of_y = (x.astype(wide) for x in (factor, of_s, of_y))
-    total = factor * g
-    if len(rows_s) > _MAX_UNROLLED and numerics.finfo(g.dtype).dtype == wide:
-        for factors, rows in ((of_s, rows_s), (of_y, rows_y)):
-            highest = jax.lax.Precision.HIGHEST
-            total = total + jnp.tensordot(factors.astype(g.dtype), rows, axes=1, precision=highest)
-        return total
-    # Axes are kept, so that every term is one product of slices.
-    of_s, of_y = (x.reshape(-1, *(1,) * g.ndim) for x in (of_s, of_y))
-    total = total[None]
-    for k in range(len(rows_s)):
-        here = slice(k, k + 1)
-        total = total + of_s[here] * rows_s[here] + of_y[here] * rows_y[here]
-    return total[0].astype(g.dtype)
+    return jax.tree.map(of_leaf, g, *rows)

@@ -1,5 +1,6 @@
 """The inverse Hessian that L-BFGS has in its memory, as an operator and by its factors."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,8 +49,12 @@ class InverseHessian(NamedTuple):
         """
         checks.same_structure("v", v, "params", jax.tree.map(lambda rows: rows[0], self.s))
         vector: Params = jax.tree.map(jnp.asarray, v)
-        rows, dtype, memory_size = (self.s, self.y), self.scale.dtype, len(self.coefficients) // 2
-        products = [reductions.inner_with_rows(x, vector, memory_size, dtype) for x in rows]
+        rows, dtype, shape = (self.s, self.y), self.scale.dtype, (len(self.coefficients) // 2,)
+
+        def local(*leaves: jax.Array) -> Sequence[jax.Array]:
+            return [reductions.dot(stack, leaves[-1], dtype) for stack in leaves[:-1]]
+
+        products = reductions.sums(local, (*rows, vector), (shape, shape), dtype)
         of_s, of_y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
         product: Tree = combine(rows, vector, self.scale, of_s, of_y)
         return tree.cast_like(product, vector)

@@ -62,27 +62,7 @@ class ScaleByLBFGSState(NamedTuple):
     @property
     def coefficients(self) -> Coefficients:
         """All fields that are not as long as the params."""
-        return Coefficients(
-            jnp.asarray(self.num_pairs),
-            self.weights_memory,
-            self.inverse_r,
-            self.gram_y,
-            self.s_dot_g,
-            self.y_dot_g,
-            self.bends,
-        )
-
-    def with_coefficients(self, coefficients: Coefficients) -> "ScaleByLBFGSState":
-        """The state with other coefficients."""
-        return self._replace(
-            num_pairs=coefficients.num_pairs,
-            weights_memory=coefficients.rho,
-            inverse_r=coefficients.inverse_r,
-            gram_y=coefficients.gram_y,
-            s_dot_g=coefficients.s_g,
-            y_dot_g=coefficients.y_g,
-            bends=coefficients.bends,
-        )
+        return Coefficients(*self[5:])
 
 
 def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleByLBFGSState:

@@ -113,14 +113,8 @@ def _scale_by_lbfgs(
             lambda rows, g, gamma, *_: direction.scaled(gamma, g),
             *(rows, g, *(factor * x for x in factors)),
         )
-        state = state.with_coefficients(coefficients)._replace(
-            count=numerics.increment(jnp.asarray(state.count)),
-            params=w,
-            updates=g,
-            diff_params_memory=rows[0],
-            diff_updates_memory=rows[1],
-        )
-        return new_updates, state
+        count = numerics.increment(jnp.asarray(state.count))
+        return new_updates, ScaleByLBFGSState(count, w, g, rows[0], rows[1], *coefficients)
 
     return GradientTransformation(init, update)
 

@@ -17,11 +17,6 @@ from . import conditions
 from .conditions import Message
 
 
-def check_max_steps(name: str, max_steps: chex.Numeric) -> None:
-    """Raises TypeError or ValueError, with the caller's ``name``, unless it is a count."""
-    checks.whole_number(name, max_steps, at_least=0)
-
-
 class BacktrackingState(NamedTuple):
     """The state of a backtracking search; scalars of the search dtype unless said otherwise.
 
@@ -62,7 +57,7 @@ class Backtracking:
     needs_slope = False
 
     def __post_init__(self) -> None:
-        check_max_steps("max_steps", self.max_steps)
+        checks.whole_number("max_steps", self.max_steps, at_least=0)
         checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
         checks.number("decrease_factor", self.decrease_factor, above=0, below=1)
         checks.number("atol", self.atol, at_least=0)

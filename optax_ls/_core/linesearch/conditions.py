@@ -3,13 +3,16 @@
 The function on the line is phi(step) = f(params + step * updates).
 """
 
-from typing import NamedTuple, Optional, Protocol, Union
+from typing import TYPE_CHECKING, NamedTuple, Union
 
 import chex
 import jax.numpy as jnp
 
-from .. import checks
-from ..types import Counter, Flag, Scalar
+from ..types import Flag, Scalar
+
+if TYPE_CHECKING:
+    from .more_thuente import MoreThuenteState
+    from .zoom import ZoomState
 
 FLAG_CURVATURE_COND_NOT_SATISFIED = (
     "The step returned decreases the objective sufficiently, but its curvature is not small."
@@ -54,22 +57,6 @@ class Message(NamedTuple):
     numbers: dict[str, Scalar]
 
 
-def check_limits(
-    max_steps: chex.Numeric,
-    max_step_size: Optional[chex.Numeric],
-    names: tuple[str, str] = ("max_steps", "max_step_size"),
-) -> None:
-    """Raises TypeError or ValueError unless the limits of a Wolfe search are in range.
-
-    Args:
-        max_steps: the number of steps that may be tried, at least 1.
-        max_step_size: the largest step, positive; None for no limit.
-        names: the names that the caller has for the two.
-    """
-    checks.whole_number(names[0], max_steps, at_least=1)
-    checks.number(names[1], max_step_size, above=0, optional=True)
-
-
 def missing_decrease(
     change: Scalar, step: Scalar, slope_init: Scalar, slope_rtol: chex.Numeric
 ) -> Scalar:
@@ -87,29 +74,9 @@ def error(missing: Scalar) -> Scalar:
     return jnp.where(jnp.isnan(missing), jnp.inf, jnp.maximum(missing, 0))
 
 
-class WolfeState(Protocol):
-    """The fields that the states of both searches for a strong Wolfe step share."""
-
-    @property
-    def step(self) -> Scalar: ...
-
-    @property
-    def num_steps(self) -> Counter: ...
-
-    @property
-    def value_init(self) -> Scalar: ...
-
-    @property
-    def slope_init(self) -> Scalar: ...
-
-    @property
-    def decrease_error(self) -> Scalar: ...
-
-    @property
-    def curvature_error(self) -> Scalar: ...
-
-
-def diagnose(state: WolfeState, decreased: Flag, max_steps: chex.Numeric) -> list[Message]:
+def diagnose(
+    state: "Union[ZoomState, MoreThuenteState]", decreased: Flag, max_steps: chex.Numeric
+) -> list[Message]:
     """The messages of a failed search for a strong Wolfe step.
 
     Args:

@@ -113,24 +113,6 @@ def needs_slope(search: LineSearch) -> bool:
     return bool(getattr(search, "needs_slope", True))
 
 
-class _Line(NamedTuple):
-    """The line of a search, and the step to try first.
-
-    Attributes:
-        params: tree, where the line begins.
-        updates: tree like the params, its direction.
-        value: scalar of the search dtype, the objective at ``params``.
-        grad: tree like the params, the gradient there, conjugated if it is complex.
-        first_step: scalar of the search dtype.
-    """
-
-    params: Params
-    updates: Updates
-    value: Scalar
-    grad: Updates
-    first_step: Scalar
-
-
 class _Carry(NamedTuple):
     """The carry of the driver's loop.
 
@@ -156,7 +138,7 @@ class Driver(Generic[State]):
         search: the line search.
         first_step: a function of the last learning rate that returns the step to try first.
         make_state: the class of the state.
-        make_info: a function of the search's state that returns the info.
+        make_info: the class of its info.
         store_grad: whether the state keeps the gradient at the step chosen.
         has_aux: whether the objective has auxiliary output.
         aux_like: an example of it, to keep the one at the step chosen; None keeps none.
@@ -168,7 +150,7 @@ class Driver(Generic[State]):
     search: LineSearch
     first_step: Callable[[Scalar], chex.Numeric]
     make_state: Callable[..., State]
-    make_info: Callable[[Any], Any]
+    make_info: Any
     store_grad: bool
     has_aux: bool
     aux_like: Any
@@ -194,7 +176,7 @@ class Driver(Generic[State]):
             learning_rate=one,
             value=infinite,
             grad=numerics.zeros_alike(params) if self.store_grad else None,
-            info=self.make_info(begin(self.search, infinite, infinite, one)),
+            info=self._info(begin(self.search, infinite, infinite, one)),
             aux=jax.tree.map(placement.zeros, self.aux_like),
         )
         return placement.beside(state, params)
@@ -220,22 +202,17 @@ class Driver(Generic[State]):
             checks.same_structure("state.grad", state.grad, "params", params)
         params = jax.tree.map(jnp.asarray, params)
         dtype = state.value.dtype
-        line = _Line(
-            params=params,
-            updates=updates,
-            value=numerics.strong(checks.scalar("value must be", value), dtype),
-            grad=grad,
-            first_step=numerics.strong(self.first_step(state.learning_rate), dtype),
-        )
-        with placement.on_mesh_of(line):
-            end = self._search(line, self._bind(value_fn, extra_args, state), state)
+        value = numerics.strong(checks.scalar("value must be", value), dtype)
+        evaluate = self._bind(value_fn, extra_args, state)
+        with placement.on_mesh_of(params, updates, value, grad):
+            end = self._search(params, updates, value, grad, evaluate, state)
         if self.verbose:
             self._print_if_failed(end.search)
         new_state = self.make_state(
             learning_rate=numerics.strong(end.search.step, dtype),
             value=end.found.value,
             grad=end.found.grad,
-            info=self.make_info(end.search),
+            info=self._info(end.search),
             aux=end.found.aux,
         )
         return _scaled(end.search.step, updates, params), new_state
@@ -244,9 +221,10 @@ class Driver(Generic[State]):
         self, value_fn: Callable[..., Any], extra_args: dict[str, Any], state: Any
     ) -> Callable[[Params], Evaluation]:
         """The objective as a function of the params, without auxiliary output that is not kept."""
+        checks.function("value_fn", value_fn)
+        checks.keywords("value_fn", value_fn, extra_args)
         evaluate = bind(
-            value_fn,
-            extra_args,
+            lambda params: value_fn(params, **extra_args),
             dtype=state.value.dtype,
             has_aux=self.has_aux,
             with_grad=self.store_grad or needs_slope(self.search),
@@ -262,27 +240,38 @@ class Driver(Generic[State]):
 
         return evaluate_and_check_aux
 
+    def _info(self, state: Any) -> Any:
+        """The info on a search; a field that its state does not have is None."""
+        name_of = {"num_linesearch_steps": "num_steps"}
+        fields = self.make_info._fields
+        return self.make_info(*(getattr(state, name_of.get(f, f), None) for f in fields))
+
     @numerics.promotes
-    def _search(self, line: _Line, evaluate: Callable[[Params], Evaluation], state: Any) -> _Carry:
+    def _search(
+        self,
+        params: Params,
+        updates: Updates,
+        value: Scalar,
+        grad: Updates,
+        evaluate: Callable[[Params], Evaluation],
+        state: Any,
+    ) -> _Carry:
         """Runs the search until it is done and its step is the one evaluated last.
 
-        Args:
-            line: where the search begins, and the direction.
-            evaluate: the objective.
-            state: the state of the transformation, whose value, gradient and auxiliary output the
-                loop overwrites, so that it needs no memory of its own for them.
+        The loop overwrites the value, the gradient and the auxiliary output in ``state``, so that
+        it needs no memory of its own for them.
         """
-        search, params, updates = self.search, line.params, line.updates
-        dtype = line.value.dtype
+        search, dtype = self.search, value.dtype
+        first_step = numerics.strong(self.first_step(state.learning_rate), dtype)
 
         def iterate(carry: _Carry) -> _Carry:
             step = carry.search.step
             found = evaluate(transforms.apply_updates(params, _scaled(step, updates, params)))
             # The slope at the start is computed here too, so that the two share one all-reduce.
-            grads = (line.grad, tree.conj(found.grad)) if needs_slope(search) else (line.grad,)
+            grads = (grad, tree.conj(found.grad)) if needs_slope(search) else (grad,)
             slope_init, *slopes = reductions.inner([(updates, g) for g in grads], dtype)
             slope = slopes[0] if slopes else jnp.zeros((), dtype)
-            begun = begin(search, line.value, slope_init, line.first_step)
+            begun = begin(search, value, slope_init, first_step)
             before = tree.where(carry.fresh, begun, carry.search)
             after = tree.where(before.done, before, observe(search, before, found.value, slope))
             if not self.store_grad:
@@ -296,14 +285,14 @@ class Driver(Generic[State]):
             )
             return placement.varying_with(new, carry)
 
-        unread = Evaluation(line.value, state.grad, state.aux)
+        unread = Evaluation(value, state.grad, state.aux)
         first = _Carry(
-            search=begin(search, line.value, -jnp.ones((), dtype), line.first_step),
+            search=begin(search, value, -jnp.ones((), dtype), first_step),
             fresh=jnp.ones((), bool),
             ended=jnp.zeros((), bool),
             found=unread,
         )
-        first = placement.beside(first, line, state)
+        first = placement.beside(first, params, updates, value, grad, state)
         end: _Carry = jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
         return end
 

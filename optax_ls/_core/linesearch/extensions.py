@@ -4,10 +4,11 @@ from typing import Any, NamedTuple, Optional
 
 import chex
 
+from .. import checks
 from ..types import Counter, Flag, GradientTransformationExtraArgs, Scalar, Updates
-from . import conditions, driver
+from . import driver
 from .more_thuente import MoreThuente
-from .transforms import LIMITS, first_step, wolfe_info
+from .transforms import first_step
 
 
 class LinesearchInfo(NamedTuple):
@@ -147,17 +148,12 @@ def scale_by_linesearch(
         True
     """
     driver.check("search", search)
-
-    def info(state: Any) -> LinesearchInfo:
-        fields = ("num_steps", "decrease_error", "curvature_error")
-        return LinesearchInfo(state.failed, *(getattr(state, field, None) for field in fields))
-
     return driver.Driver(
         "scale_by_linesearch",
         search,
         first_step(initial_guess_strategy),
         ScaleByLinesearchState,
-        info,
+        LinesearchInfo,
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
@@ -226,7 +222,8 @@ def scale_by_more_thuente_linesearch(
         >>> bool(jnp.abs(jnp.vdot(grad, state.grad)) < 0.1 * jnp.vdot(grad, grad))
         True
     """
-    conditions.check_limits(max_linesearch_steps, max_learning_rate, LIMITS)
+    checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
+    checks.number("max_learning_rate", max_learning_rate, above=0, optional=True)
     search = MoreThuente(
         max_linesearch_steps, max_learning_rate, slope_rtol, curv_rtol, noise_rtol, interval_rtol
     )
@@ -235,7 +232,7 @@ def scale_by_more_thuente_linesearch(
         search,
         first_step(initial_guess_strategy),
         ScaleByMoreThuenteLinesearchState,
-        wolfe_info(MoreThuenteLinesearchInfo),
+        MoreThuenteLinesearchInfo,
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,

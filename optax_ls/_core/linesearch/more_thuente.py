@@ -115,10 +115,9 @@ class MoreThuente:
     noise_rtol: Optional[chex.Numeric] = None
     interval_rtol: chex.Numeric = 1e-10
 
-    needs_slope = True
-
     def __post_init__(self) -> None:
-        conditions.check_limits(self.max_steps, self.max_step_size)
+        checks.whole_number("max_steps", self.max_steps, at_least=1)
+        checks.number("max_step_size", self.max_step_size, above=0, optional=True)
         checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
         checks.number("curv_rtol", self.curv_rtol, at_least=0)
         checks.number("noise_rtol", self.noise_rtol, at_least=0, optional=True)

@@ -8,12 +8,9 @@ import jax.numpy as jnp
 
 from .. import checks
 from ..types import GradientTransformationExtraArgs, Scalar
-from . import conditions, driver, states
-from .backtracking import Backtracking, check_max_steps
+from . import driver, states
+from .backtracking import Backtracking
 from .zoom import Zoom
-
-# The names that the transformations have for the limits of a Wolfe search.
-LIMITS = ("max_linesearch_steps", "max_learning_rate")
 
 
 def first_step(strategy: str) -> Callable[[Scalar], chex.Numeric]:
@@ -23,11 +20,6 @@ def first_step(strategy: str) -> Callable[[Scalar], chex.Numeric]:
     if strategy == "one":
         return lambda learning_rate: 1.0
     return lambda learning_rate: jnp.where(learning_rate > 0, learning_rate, 1)
-
-
-def wolfe_info(make_info: Callable[..., Any]) -> Callable[[conditions.WolfeState], Any]:
-    """The info of a search for a strong Wolfe step as a function of the search's state."""
-    return lambda state: make_info(state.num_steps, state.decrease_error, state.curvature_error)
 
 
 def scale_by_backtracking_linesearch(
@@ -102,7 +94,7 @@ def scale_by_backtracking_linesearch(
         >>> bool(fn(optax_ls.apply_updates(w, updates), **data) < value)
         True
     """
-    check_max_steps("max_backtracking_steps", max_backtracking_steps)
+    checks.whole_number("max_backtracking_steps", max_backtracking_steps, at_least=0)
     checks.number("increase_factor", increase_factor, above=0)
     checks.number("max_learning_rate", max_learning_rate, above=0)
 
@@ -117,7 +109,7 @@ def scale_by_backtracking_linesearch(
         Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol),
         first_step,
         states.ScaleByBacktrackingLinesearchState,
-        lambda state: states.BacktrackingLinesearchInfo(state.num_steps, state.decrease_error),
+        states.BacktrackingLinesearchInfo,
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
@@ -198,7 +190,8 @@ def scale_by_zoom_linesearch(
         >>> bool(jnp.abs(jnp.vdot(grad, state.grad)) < 0.9 * jnp.vdot(grad, grad))
         True
     """
-    conditions.check_limits(max_linesearch_steps, max_learning_rate, LIMITS)
+    checks.whole_number("max_linesearch_steps", max_linesearch_steps, at_least=1)
+    checks.number("max_learning_rate", max_learning_rate, above=0, optional=True)
     search = Zoom(
         max_linesearch_steps,
         max_learning_rate,
@@ -214,7 +207,7 @@ def scale_by_zoom_linesearch(
         search,
         first_step(initial_guess_strategy),
         states.ScaleByZoomLinesearchState,
-        wolfe_info(states.ZoomLinesearchInfo),
+        states.ZoomLinesearchInfo,
         store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,

@@ -91,10 +91,9 @@ class Zoom:
     approx_dec_rtol: Optional[chex.Numeric] = 1e-6
     stepsize_precision: chex.Numeric = 1e-5
 
-    needs_slope = True
-
     def __post_init__(self) -> None:
-        conditions.check_limits(self.max_steps, self.max_step_size)
+        checks.whole_number("max_steps", self.max_steps, at_least=1)
+        checks.number("max_step_size", self.max_step_size, above=0, optional=True)
         checks.number("tol", self.tol, at_least=0)
         checks.number("increase_factor", self.increase_factor, above=0)
         checks.number("slope_rtol", self.slope_rtol, at_least=0, below=1)
