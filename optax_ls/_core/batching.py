@@ -26,21 +26,24 @@ def _any_of_batch(size: int, batched: list[bool], condition: Flag) -> tuple[Flag
 
 
 @jax.custom_batching.custom_vmap
-def hold(condition: Flag, new: Any, old: Any) -> Any:
+def _always(condition: Flag) -> Flag:
+    """True; under :func:`jax.vmap`, the condition."""
+    return jnp.ones_like(condition)
+
+
+@_always.def_vmap
+def _condition_of_batch(size: int, batched: list[bool], condition: Flag) -> tuple[Flag, bool]:
+    return condition, batched[0]
+
+
+def hold(condition: Flag, new: Tree, old: Tree) -> Tree:
     """``new``; under :func:`jax.vmap`, ``old`` for elements for which the condition does not hold.
 
-    For a condition that always holds without a batch, such as that the loop goes on.
+    For a condition that always holds without a batch, such as that the loop goes on. The compiler
+    then omits the selection.
     """
-    return new
-
-
-@hold.def_vmap
-def _hold_in_batch(
-    size: int, batched: list[Any], condition: Flag, new: Tree, old: Tree
-) -> tuple[Tree, Any]:
-    select = jax.vmap(tree.where, in_axes=axes(tuple(batched)), axis_size=size)
-    held = select(condition, new, old)
-    return held, jax.tree.map(lambda _: True, held)
+    held: Tree = tree.where(_always(condition), new, old)
+    return held
 
 
 def axes(batched: Any) -> Any:

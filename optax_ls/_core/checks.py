@@ -77,6 +77,15 @@ def shown(value: object) -> str:
     return f"an object of type {type(value).__name__}" if " at 0x" in text else text
 
 
+def described(value: object) -> str:
+    """A value in words: the shape of an array, the length of a collection."""
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, (tuple, list, dict)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return shown(value)
+
+
 def path_name(name: str, path: KeyPath) -> str:
     """How a user would write the leaf at ``path`` of the tree ``name``: ``params['w'][0]``."""
     return name + jax.tree_util.keystr(path)
@@ -127,8 +136,7 @@ def scalar(subject: str, value: Any, hint: str = "") -> Any:
         ValueError: it has another shape.
     """
     if isinstance(value, (tuple, list, dict)):
-        kind = type(value).__name__
-        raise TypeError(f"{subject} a scalar, got a {kind} of {len(value)}{hint}")
+        raise TypeError(f"{subject} a scalar, got {described(value)}{hint}")
     if value is None or isinstance(value, str):
         raise TypeError(f"{subject} a scalar, got {value!r}{hint}")
     try:
@@ -136,7 +144,7 @@ def scalar(subject: str, value: Any, hint: str = "") -> Any:
     except (TypeError, ValueError):
         raise TypeError(f"{subject} a scalar, got {value!r}{hint}") from None
     if value.shape != ():
-        raise ValueError(f"{subject} a scalar, got an array of shape {value.shape}{hint}")
+        raise ValueError(f"{subject} a scalar, got {described(value)}{hint}")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(f"{subject} a real float, got dtype {value.dtype}")
     return value
@@ -154,7 +162,7 @@ def pair(subject: str, value: object, wanted: str) -> tuple[Any, Any]:
         TypeError: it is none.
     """
     if not (isinstance(value, tuple) and len(value) == 2):
-        raise TypeError(f"{subject} {wanted}, got {type(value).__name__}")
+        raise TypeError(f"{subject} {wanted}, got {described(value)}")
     return value
 
 

@@ -81,7 +81,7 @@ def dtype_of(leaf: chex.Numeric) -> DType:
     Raises:
         TypeError: it is no array or number.
     """
-    return leaf.dtype if isinstance(leaf, jax.Array) else jnp.asarray(leaf).dtype
+    return leaf.dtype if isinstance(leaf, jax.Array) else jax.eval_shape(jnp.asarray, leaf).dtype
 
 
 def search_dtype(tree: chex.ArrayTree) -> DType:

@@ -59,7 +59,19 @@ def beside(tree: Tree, *others: object) -> Tree:
         # An operation with an array of the mesh has a result there, also outside jax.set_mesh.
         zero = jnp.any(found[0] != found[0]) & False
         tree = map_leaves(lambda x: x if explicit_mesh(x) else x + zero.astype(x.dtype), tree)
-    return varying_with(tree, *others)
+    return varying_with(_apart(tree), *others)
+
+
+def _apart(tree: Tree) -> Tree:
+    """The tree, of which no two leaves are the same array: JAX donates an array only once."""
+    seen: set[int] = set()
+
+    def of_leaf(x: jax.Array) -> jax.Array:
+        is_seen = id(x) in seen and not isinstance(x, jax.core.Tracer)
+        seen.add(id(x))
+        return jnp.copy(x) if is_seen else x
+
+    return map_leaves(of_leaf, tree)
 
 
 def zeros(like: Any) -> jax.Array:

@@ -18,7 +18,7 @@ from .._core.linesearch.zoom import Zoom
 from .._core.types import Params, ParamsType
 from .bounds import Bounds
 from .flatten import on_one_device
-from .guards import ErrorsEndHere, not_differentiable
+from .guards import ErrorsEndHere, not_differentiable, transfers_and_infinities_allowed
 from .host import solve
 from .implicit import solve_with_derivatives
 from .programs import Inputs, Settings
@@ -89,15 +89,16 @@ def minimize(
         max_evals: the largest number of evaluations of ``fun`` with its gradient; None for no
             limit.
         callback: called with an :class:`IterationInfo` at the start and after each iteration; if
-            it returns True or raises StopIteration, the minimisation stops. Any other exception
+            it returns True, of Python, NumPy or JAX, or raises StopIteration, the minimisation
+            stops. Any other exception
             ends :func:`minimize` and arrives as it is; inside a trace, JAX wraps it.
         progress: show a bar, with tqdm if that is installed, else lines on stderr.
         history: keep the convergence history, see :class:`History`.
         state: the ``state`` of an earlier result for the same function, to go on from there. The
             values of ``params`` are then ignored, and limits count from there.
         implicit_diff: make the params, the value and ``aux`` of the result differentiable with
-            respect to the arrays in ``args`` and ``kwargs`` by the implicit function theorem, in
-            forward and reverse mode, once. It costs one more evaluation.
+            respect to the arrays in ``args``, ``kwargs`` and ``bounds`` by the implicit function
+            theorem, in forward and reverse mode, any number of times. It costs one more evaluation.
 
     Returns:
         A :class:`MinimizeResult`. Its value is never higher than that at the start, and nothing in
@@ -124,15 +125,15 @@ def minimize(
         >>> bool(result.success)
         True
     """
-    with ErrorsEndHere():
+    with ErrorsEndHere(), transfers_and_infinities_allowed():
         checks.function("fun", fun)
         checks.float_leaves("params", params)
         if not jax.tree.leaves(params):
             raise TypeError(f"params must hold at least one array, got {checks.shown(params)}")
         if not isinstance(args, tuple):
-            raise TypeError(f"args must be a tuple, such as (data,), got {type(args).__name__}")
+            raise TypeError(f"args must be a tuple, such as (data,), got {checks.described(args)}")
         if kwargs is not None and not isinstance(kwargs, dict):
-            raise TypeError(f"kwargs must be a dictionary, got {type(kwargs).__name__}")
+            raise TypeError(f"kwargs must be a dictionary, got {checks.described(kwargs)}")
         checks.whole_number("memory_size", memory_size, at_least=1)
         checks.number("gtol", gtol, at_least=0, optional=True)
         checks.number("ftol", ftol, at_least=0, optional=True)
@@ -184,8 +185,8 @@ def minimize(
 
 
 _NO_DERIVATIVE = (
-    "minimize is differentiable only with implicit_diff=True, and with respect to arrays in args "
-    "and kwargs. If no derivative is wanted, apply jax.lax.stop_gradient to the arguments"
+    "minimize is differentiable only with implicit_diff=True, and with respect to arrays in args, "
+    "kwargs and bounds. If no derivative is wanted, apply jax.lax.stop_gradient to the arguments"
 )
 
 _SEARCHES: dict[str, Union[MoreThuente, Zoom, Backtracking]] = {
@@ -226,6 +227,12 @@ def _check_state(state: MinimizeState, params: Params, settings: Settings) -> No
     if size != settings.memory_size:
         raise ValueError(
             f"state has a memory of {size} pairs, memory_size is {settings.memory_size}"
+        )
+    counter = numerics.counter(0, np.asarray).dtype
+    if state.num_iters.dtype != counter:
+        raise TypeError(
+            f"the counters of state have dtype {state.num_iters.dtype}, {counter} is needed: the "
+            "state was made with another setting of jax_enable_x64"
         )
     nothing = jax.eval_shape(settings.search.start, *(np.float32(1),) * 3)
     if type(nothing) is not type(state.search):

@@ -50,6 +50,12 @@ class Bounds(NamedTuple):
             )
         if bounds[0] is None and bounds[1] is None:
             return None
+        are_pairs = all(isinstance(b, (list, tuple)) and np.shape(b) == (2,) for b in bounds)
+        if are_pairs and tuple(bounds[0]) == tuple(bounds[1]):
+            raise ValueError(
+                f"bounds is (lower, upper), and both are {bounds[0]}, which fixes the params; for "
+                "pairs (lower, upper) of each param give bounds=tuple(zip(*pairs))"
+            )
         given = cls(
             _like("bounds[0]", bounds[0], params, -jnp.inf),
             _like("bounds[1]", bounds[1], params, jnp.inf),
@@ -170,7 +176,8 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
             fits = False
         if not fits:
             raise ValueError(f"{where} has shape {b.shape}, which does not broadcast to {p.shape}")
-        b = b.astype(p.dtype)
+        # As many axes as the leaf has, since JAX may be told to refuse fewer.
+        b = b.astype(p.dtype).reshape((1,) * (p.ndim - b.ndim) + b.shape if b.ndim else ())
         if _is_known(b) and bool((b != b).any()):
             raise ValueError(f"{where} is NaN in {int((b != b).sum())} entries")
         return b

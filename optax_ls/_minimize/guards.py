@@ -36,6 +36,21 @@ class ErrorsEndHere(contextlib.AbstractContextManager["ErrorsEndHere"]):
             end.tb_next = None
 
 
+def transfers_and_infinities_allowed() -> contextlib.ExitStack:
+    """Allows transfers of limits and counts, and infinities in states, where a mode forbids them.
+
+    A search sees infinity where the function is not finite, and begins with infinite intervals.
+    """
+    to_device = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
+    to_host = jax.config.jax_transfer_guard_device_to_host  # type: ignore[attr-defined]
+    modes = contextlib.ExitStack()
+    if to_device is not None or to_host is not None:
+        modes.enter_context(jax.transfer_guard("allow"))
+    if jax.config.jax_debug_infs:  # type: ignore[attr-defined]
+        modes.enter_context(jax.debug_infs(False))
+    return modes
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _not_differentiable(message: str, x: jax.Array) -> jax.Array:
     return x

@@ -52,14 +52,12 @@ def solve(
             far, unless nothing was evaluated yet.
     """
     programs, arrays = look_up(fun, inputs, settings)
-    # Limits and counts are transferred. A search sees infinity where the function is not finite.
-    with jax.transfer_guard("allow"), jax.debug_infs(False):
-        if not _is_traced((params, arrays, bounds, limits, state)):
-            result = _in_slices(programs, params, arrays, bounds, limits, state, report)
-            if result is not None:
-                return result
-        with placement.on_mesh_of(params, arrays):
-            return programs.whole(params, arrays, bounds, limits, state, report=report)
+    if not _is_traced((params, arrays, bounds, limits, state)):
+        result = _in_slices(programs, params, arrays, bounds, limits, state, report)
+        if result is not None:
+            return result
+    with placement.on_mesh_of(params, arrays):
+        return programs.whole(params, arrays, bounds, limits, state, report=report)
 
 
 def _is_traced(tree: object) -> bool:

@@ -1,11 +1,14 @@
 """Derivatives of a minimum by the implicit function theorem."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jax.tree_util import PyTreeDef
 from jax.typing import DTypeLike
 
 from .._core import numerics, placement, tree
@@ -13,7 +16,7 @@ from .._core.lbfgs.inverse_hessian import inverse_hessian
 from .._core.types import Params, Tree, map_leaves
 from .bounds import Bounds, masked
 from .host import solve
-from .programs import Inputs, Settings, evaluator, is_array
+from .programs import Inputs, Settings, evaluator, inputs_of
 from .reporting import Reporter
 from .result import MinimizeResult
 from .state import MinimizeState
@@ -30,34 +33,95 @@ def solve_with_derivatives(
     state: Optional[MinimizeState],
     report: Optional[Reporter],
 ) -> MinimizeResult:
-    """As ``solve``; the params of the result are differentiable by the implicit function theorem.
+    """As ``solve``; params, value and aux of the result are differentiable, any number of times."""
+    given = fun, inputs, bounds
+    fixed_fun, fixed_inputs, fixed_bounds, params, state = _frozen((*given, params, state))
+    result = solve(fixed_fun, params, fixed_inputs, settings, fixed_bounds, limits, state, report)
+    inputs_or_none, others, structure = inputs_of(given)
+    arrays = [x for x in inputs_or_none if x is not None]
+    params = _minimum(_Problem(settings, structure, others), result, arrays)
+    found = evaluator(fun, inputs, settings, result.value.dtype)(params)
+    return result._replace(params=params, value=found.value, aux=found.aux)
 
-    Where grad f(x, theta) = 0 defines x(theta), a change of theta moves x by - H d(grad f), with H
-    the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
-    preconditioner. With bounds this holds for the free entries; the others do not move.
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Problem:
+    """An objective, its inputs and bounds, without their arrays.
+
+    Attributes:
+        settings: of the run.
+        structure: of the tree of all three.
+        others: the leaves that are no arrays; None in the places of arrays.
     """
-    frozen_fun, frozen = _frozen(fun), _frozen(inputs)
-    result = solve(
-        frozen_fun, _frozen(params), frozen, settings, bounds, limits, _frozen(state), report
-    )
-    x, dtype = result.params, result.value.dtype
+
+    settings: Settings
+    structure: PyTreeDef
+    others: tuple[object, ...]
+
+    def given(self, arrays: Sequence[Any]) -> tuple[Callable[..., Any], Inputs, Optional[Bounds]]:
+        """The objective, its inputs and its bounds."""
+        rest = iter(arrays)
+        leaves = [next(rest) if other is None else other for other in self.others]
+        fun, inputs, bounds = jax.tree.unflatten(self.structure, leaves)
+        return fun, inputs, bounds
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _minimum(problem: _Problem, result: MinimizeResult, arrays: list[Any]) -> Params:
+    """The params of a result, as a function of the arrays of its problem.
+
+    Where grad f(x, theta) = 0 defines x(theta), a change of theta moves x by -H d(grad f), with H
+    the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
+    preconditioner. With bounds this holds for the free entries; the others move with their bounds.
+    """
+    params: Params = result.params
+    return params
+
+
+@functools.partial(_minimum.defjvp, symbolic_zeros=True)
+def _derivative(problem: _Problem, primals: Any, tangents: Any) -> tuple[Params, Params]:
+    result, arrays = primals
+    x, dtype = _minimum(problem, result, arrays), result.value.dtype
+    moving = [k for k, t in enumerate(tangents[1]) if not isinstance(t, SymbolicZero)]
+    free: Any = None
+    _, _, bounds = problem.given(arrays)
+    if bounds is not None:
+        free = bounds.free(result.params, result.grad)
 
     def of_free(parts: Params) -> Params:
         """Zero for the entries that are not free."""
-        return parts if bounds is None else masked(parts, bounds.free(x, result.grad))
+        return parts if free is None else masked(parts, free)
 
     def on_free(operator: Callable[[Params], Params], v: Params) -> Params:
         """An operator of the free entries; the others stay as they are."""
         inside = of_free(v)
         return tree.add(of_free(operator(inside)), tree.sub(v, inside))
 
-    def gradient(parts: Params, fun: Callable[..., Any], inputs: Inputs) -> Params:
-        found = evaluator(fun, inputs, settings, dtype)(_joined(parts, x))
-        return _parts(tree.conj(found.grad), dtype)
+    def point(parts: Params, bounds: Optional[Bounds]) -> Params:
+        """The params, of which those that are not free stand at their bounds."""
+        params = _joined(parts, x)
+        if bounds is None:
+            return params
+
+        def at_bound(p: jax.Array, free: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            return jnp.where(free, p, jnp.where(p <= low, low, high))
+
+        return map_leaves(at_bound, params, free, *bounds)
+
+    def at(parts: Params, moved: Sequence[Any]) -> tuple[Params, Params]:
+        """The params and the gradient there, for other values of the arrays that move."""
+        now = list(arrays)
+        for k, array in zip(moving, moved, strict=True):
+            now[k] = array
+        fun, inputs, bounds = problem.given(now)
+        params = point(parts, bounds)
+        found = evaluator(fun, inputs, problem.settings, dtype)(params)
+        return params, of_free(_parts(tree.conj(found.grad), dtype))
+
+    before = [arrays[k] for k in moving]
 
     def hessian(v: Params) -> Params:
-        of_fun = functools.partial(gradient, fun=frozen_fun, inputs=frozen)
-        return on_free(lambda v: jax.jvp(of_fun, (_parts(x, dtype),), (v,))[1], v)
+        return on_free(lambda v: jax.jvp(lambda p: at(p, before)[1], (parts,), (v,))[1], v)
 
     @numerics.promotes
     def solve_linear(hessian: Callable[[Params], Params], b: Params) -> Any:
@@ -69,13 +133,13 @@ def solve_with_derivatives(
             float(numerics.finfo(dtype).eps) ** 0.75,
         )
 
-    # Zero, with the derivatives of the gradient.
-    residual = of_free(gradient(_parts(x, dtype), fun, inputs))
-    residual = tree.sub(residual, _frozen(residual))
-    step = jax.lax.custom_linear_solve(hessian, residual, solve_linear, symmetric=True)
-    params = _joined(tree.sub(_parts(x, dtype), step), x)
-    found = evaluator(fun, inputs, settings, dtype)(params)
-    return result._replace(params=params, value=found.value, aux=found.aux)
+    parts, changes = _parts(x, dtype), [tangents[1][k] for k in moving]
+    _, (with_bounds, change) = jax.jvp(functools.partial(at, parts), (before,), (changes,))
+    # JAX's linear solve wants that each leaf depends on what moves, as this sum of all does.
+    nothing = 0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(change))
+    change = jax.tree.map(lambda leaf: leaf + nothing, change)
+    step = jax.lax.custom_linear_solve(hessian, change, solve_linear, symmetric=True)
+    return x, tree.sub(with_bounds, _joined(step, x))
 
 
 def _conjugate_gradients(
@@ -113,7 +177,11 @@ def _conjugate_gradients(
 
 def _frozen(inputs: Tree) -> Tree:
     """The same without derivatives."""
-    return map_leaves(lambda x: jax.lax.stop_gradient(x) if is_array(x) else x, inputs)
+
+    def frozen(x: Any) -> Any:
+        return jax.lax.stop_gradient(x) if isinstance(x, jax.core.Tracer) else x
+
+    return map_leaves(frozen, inputs)
 
 
 def _parts(params: Params, dtype: DTypeLike) -> Params:

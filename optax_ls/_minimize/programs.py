@@ -62,9 +62,29 @@ class Settings:
     joins_leaves: bool
 
 
-def is_array(x: object) -> bool:
-    """Whether a program takes it as an input; for anything else it is compiled anew."""
-    return isinstance(x, (jax.Array, np.ndarray, np.generic, bool, int, float, complex))
+def inputs_of(given: tuple[object, ...]) -> tuple[Arrays, tuple[object, ...], PyTreeDef]:
+    """What a program takes as inputs, and what it is compiled for.
+
+    Args:
+        given: a function, and what it is called with.
+
+    Returns:
+        The leaves that are inputs, with None for the others; the others, with None for inputs; and
+        the structure. Inputs are arrays of numbers, and numbers of Python but those of a function
+        that is a tree: in an Equinox module they are constants, as for ``equinox.filter_jit``.
+    """
+    leaves, structure = jax.tree.flatten(given)
+    num_own = len(jax.tree.leaves(given[0]))
+
+    def is_input(k: int, x: object) -> bool:
+        if isinstance(x, (np.ndarray, np.generic)):
+            return x.dtype.kind not in "OSUMm"  # objects, texts and times
+        is_number = k >= num_own and isinstance(x, (bool, int, float, complex))
+        return is_number or isinstance(x, jax.Array)
+
+    chosen = [is_input(k, leaf) for k, leaf in enumerate(leaves)]
+    arrays: Any = [leaf if chosen[k] else None for k, leaf in enumerate(leaves)]
+    return arrays, tuple(None if chosen[k] else leaf for k, leaf in enumerate(leaves)), structure
 
 
 class Programs:
@@ -204,6 +224,8 @@ class Programs:
 
 
 # Programs by function. An entry lives as long as its function: programs refer to it weakly.
+# Beyond so many programs of a function the oldest is dropped.
+_MOST = 64
 _PROGRAMS: "weakref.WeakKeyDictionary[object, dict[object, Programs]]" = weakref.WeakKeyDictionary()
 
 
@@ -211,9 +233,7 @@ def look_up(fun: Callable[..., Any], inputs: Inputs, settings: Settings) -> tupl
     """The programs for an objective, and the arrays that are their inputs."""
     # A callable that is a tree (an Equinox module, a jax.tree_util.Partial) has arrays of its own.
     is_tree = not jax.tree_util.all_leaves([fun])
-    leaves, structure = jax.tree.flatten((fun if is_tree else None, inputs))
-    arrays = [leaf if is_array(leaf) else None for leaf in leaves]
-    others = tuple(None if is_array(leaf) else leaf for leaf in leaves)
+    arrays, others, structure = inputs_of((fun if is_tree else None, inputs))
     try:
         owner: object = fun
         name: object = None
@@ -225,12 +245,14 @@ def look_up(fun: Callable[..., Any], inputs: Inputs, settings: Settings) -> tupl
         else:
             find = weakref.ref(fun)
         known = _PROGRAMS.setdefault(owner, {})
-        key = (name, settings, structure, others)
+        key = (name, settings, structure, others, tuple(map(type, others)))
         programs = known.get(key)
     except TypeError:  # something has no hash or no weak reference, so no later call can find it
         known, key, programs = {}, None, None
         find = None if is_tree else lambda: fun
     if programs is None:
+        if len(known) >= _MOST:
+            known.pop(next(iter(known)))
         programs = known[key] = Programs(find, settings, structure, others)
     return programs, arrays
 

@@ -129,7 +129,10 @@ class Observer:
         if self.callback is None or not moved:
             return False
         try:
-            stop = self.callback(info) is True
+            answer = self.callback(info)
+            if isinstance(answer, (np.generic, np.ndarray, jax.Array)) and answer.shape == ():
+                answer = answer.item()
+            stop = answer is True
         except StopIteration:
             stop = True
         except BaseException:

@@ -109,7 +109,7 @@ def of_free_entries(
     if coefficients.bends is not None:
         bends = coefficients.bends
         bent = bends[:, None] * s_y.T
-        y_y = y_y + bent + bent.T + bends[:, None] * s_s * bends
+        y_y = y_y + bent + bent.T + bends[:, None] * s_s * bends[None, :]
         s_y = s_y + bends[:, None] * s_s
     ss, zero = jnp.diagonal(s_s), jnp.zeros_like(whole)
     empty = coefficients._replace(

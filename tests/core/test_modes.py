@@ -51,6 +51,26 @@ def test_minimize_gives_the_same_in_every_mode(mode, linesearch):
     np.testing.assert_allclose(result.params, wanted, rtol=1e-6)
 
 
+@each_mode
+def test_runs_of_every_kind_go_on_in_every_mode(mode):
+    def fun(x, c=1.0):
+        return (x - c) ** 2
+
+    start, centre = jnp.asarray(3.0), jnp.asarray(2.0)
+    bounds = jnp.full(3, -5.0), jnp.full(3, 0.5)
+    matrix = jnp.full((2, 3), 3.0)
+    of_matrix = lambda x: jnp.sum(fun(x)) + jnp.sum(x) ** 2  # noqa: E731
+    state = optax_ls.minimize(of_matrix, matrix, bounds=bounds, max_iters=0).state
+    with mode():
+        results = [
+            optax_ls.minimize(of_matrix, matrix, bounds=bounds, state=state),
+            optax_ls.minimize(fun, start, args=(centre,), implicit_diff=True),
+            optax_ls.minimize(lambda x: fun(x), 3.0),
+        ]
+    found = [float(jnp.max(result.params)) for result in results]
+    assert found == pytest.approx([1 / 7, 2, 1], abs=1e-3)
+
+
 @each_trace
 def test_minimize_of_mixed_dtypes_with_a_history(mode):
     with mode():

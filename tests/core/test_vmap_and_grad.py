@@ -143,9 +143,13 @@ def test_forward_derivative_of_the_minimum_goes_through_the_search(name):
     def minimum(centre):
         return minimising(name, lambda p: objective(p, centre), steps=40)(start())[0]
 
+    def move(centre, by):
+        return jax.jvp(minimum, (centre,), (by,))[1]
+
     # The minimum is at the centre, so it moves as the centre does.
-    _, moves = jax.jvp(minimum, (1.0,), (1.0,))
-    jax.tree.map(lambda move: np.testing.assert_allclose(move, 1, atol=1e-2), moves)
+    moves = move(1.0, 1.0), jax.jacfwd(minimum)(1.0)
+    of_batch = jax.vmap(move, in_axes=(0, None))(jnp.array([1.0, 1.1]), 1.0)
+    jax.tree.map(lambda x: np.testing.assert_allclose(x, 1, atol=1e-2), (moves, of_batch))
 
 
 @pytest.mark.slow
@@ -156,6 +160,13 @@ def test_reverse_derivative_without_a_search_is_the_forward_one():
         return optax_ls.tree.sum(run(start())[0])
 
     assert_close(jax.grad(arrived)(1.0), jax.jvp(arrived, (1.0,), (1.0,))[1])
+
+
+@each_solver
+def test_new_state_can_be_donated(name):
+    jax.jit(lambda state: jax.tree.map(jnp.negative, state), donate_argnums=0)(
+        SOLVERS[name].init(start())
+    )
 
 
 @each_solver

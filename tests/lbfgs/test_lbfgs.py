@@ -295,6 +295,14 @@ def test_whether_a_pair_enters_does_not_depend_on_scale(scale, of_step):
     assert state.num_pairs == 1
 
 
+def test_pair_whose_square_is_too_small_for_the_dtype_does_not_enter():
+    direction, state = run(
+        [np.zeros(2), np.ones(2)], [np.zeros(2), np.full(2, 1e-24)], memory_size=1
+    )
+    assert state.num_pairs == 0
+    assert np.all(np.isfinite(direction))
+
+
 def test_first_update_makes_no_pair():
     _, state = run([np.ones(3)], [np.ones(3)], memory_size=1)
     assert state.num_pairs == 0

@@ -237,6 +237,7 @@ REFUSED = {
     "one": (3.0, TypeError, "tuple"),
     "pairs": ([(0, 1)] * 6, TypeError, "list of pairs"),
     "two pairs": ([(0, 1)] * 2, TypeError, "list of pairs"),
+    "tuples": (((0.5, 2), (0.5, 2)), ValueError, r"both are \(0.5, 2\).*zip"),
     "tree": (({"a": 0}, None), ValueError, "prefix"),
 }
 

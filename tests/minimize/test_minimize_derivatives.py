@@ -1,6 +1,7 @@
 """With ``implicit_diff`` the minimum is differentiable, by the implicit function theorem."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -258,3 +259,71 @@ def test_minimum_of_mixed_dtypes_is_differentiable(x64):
         return jnp.sum(minimize(fun, start, args=(c,), implicit_diff=True).params["b"])
 
     np.testing.assert_allclose(jax.grad(minimum)(1.0), -2.0, rtol=1e-6)
+
+
+# Derivatives of higher order, of part of the params, and with respect to bounds.
+
+
+def logarithm(a):
+    """The minimum of exp(x) - a x is at log a."""
+    return optax_ls.minimize(
+        lambda x, a: jnp.exp(x) - a * x, 0.0, args=(a,), implicit_diff=True
+    ).params
+
+
+@pytest.mark.parametrize(("order", "exact"), [(1, 1 / 2), (2, -1 / 4), (3, 1 / 4)])
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.grad])
+def test_derivatives_of_higher_order_are_those_of_the_closed_form(x64, derivative, order, exact):
+    found = logarithm
+    for _ in range(order):
+        found = derivative(found)
+    assert jax.jit(found)(2.0) == pytest.approx(exact, rel=1e-9)
+
+
+def test_second_derivative_counts_the_motion_of_the_minimum(x64):
+    def loss(a):
+        return (logarithm(a) - 0.1) ** 2
+
+    exact = 2 * (1 / 4 - (math.log(2) - 0.1) / 4)
+    assert jax.jit(jax.hessian(loss))(2.0) == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+def test_leaves_that_do_not_depend_on_an_argument_do_not_move(x64, derivative):
+    def fun(p, c):
+        return jnp.sum((p["moves"] - c) ** 2) + jnp.sum((p["stays"] - 1) ** 2)
+
+    start = {"moves": jnp.zeros(2), "stays": jnp.zeros(3), "nothing": jnp.zeros(0)}
+    moved = derivative(
+        lambda c: optax_ls.minimize(fun, start, args=(c,), implicit_diff=True).params
+    )(2.0)
+    wanted = {"moves": jnp.ones(2), "stays": jnp.zeros(3), "nothing": jnp.zeros(0)}
+    jax.tree.map(np.testing.assert_allclose, moved, wanted)
+
+
+@pytest.mark.parametrize("derivative", [jax.jacfwd, jax.jacrev])
+def test_entries_at_a_bound_move_with_it_and_the_free_ones_follow(x64, derivative):
+    def fun(x):
+        return x[0] ** 2 + x[0] * x[1] + x[1] ** 2 - 3 * jnp.sum(x)
+
+    def minimum_in_a_box(lower, upper):
+        box = jnp.stack([lower, -jnp.inf]), jnp.stack([upper, jnp.inf])
+        return optax_ls.minimize(fun, jnp.zeros(2), bounds=box, implicit_diff=True).params
+
+    by_upper = jax.jit(derivative(minimum_in_a_box, argnums=(0, 1)))(-1.0, 0.5)
+    np.testing.assert_allclose(by_upper, [[0, 0], [1, -0.5]], atol=1e-9)
+    by_lower = derivative(minimum_in_a_box, argnums=(0, 1))(1.5, 2.0)
+    np.testing.assert_allclose(by_lower, [[1, -0.5], [0, 0]], atol=1e-9)
+
+
+def test_bounds_inside_which_the_minimum_lies_do_not_move_it(x64):
+    def minimum_around(c):
+        return optax_ls.minimize(
+            lambda x, c: jnp.sum((x - c) ** 4 + (x - c) ** 2),
+            jnp.zeros(3),
+            args=(c,),
+            bounds=(c - 1, c + 1),
+            implicit_diff=True,
+        ).params
+
+    np.testing.assert_allclose(jax.jacrev(minimum_around)(0.5), jnp.ones(3), rtol=1e-9)

@@ -187,6 +187,11 @@ def test_has_aux_needs_a_pair(returned):
         minimize(lambda p: returned(objective(p), p), has_aux=True)
 
 
+def test_a_traced_value_in_place_of_a_pair_is_described():
+    with raises(TypeError, "fun must return (value, aux), got an array of shape ()"):
+        minimize(has_aux=True)
+
+
 def test_has_aux_needs_a_scalar_value():
     with raises(ValueError, "fun must return a scalar", "(2,)"):
         minimize(lambda p: (p["w"], p), has_aux=True)
@@ -342,6 +347,11 @@ def test_result_in_place_of_its_state_is_refused():
 def test_state_of_another_memory_is_refused(state):
     with raises(ValueError, "state has a memory of 2 pairs", "memory_size is 3"):
         minimize(state=state, memory_size=3)
+
+
+def test_state_of_another_number_of_bits_is_refused(state, enable_x64):
+    with enable_x64(True), raises(TypeError, "counters", "int32", "int64", "jax_enable_x64"):
+        minimize(params=jax.tree.map(lambda p: p.astype("float32"), PARAMS), state=state)
 
 
 def test_state_of_another_search_is_refused(state):

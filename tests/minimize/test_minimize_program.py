@@ -15,6 +15,7 @@ import pytest
 from bestiary import rosenbrock
 
 import optax_ls
+from optax_ls._minimize import programs
 
 pytestmark = pytest.mark.runtime
 
@@ -171,6 +172,26 @@ def test_partial_of_arrays_is_the_same_program_with_other_arrays():
     assert calls[0] == calls[1]
 
 
+def test_numbers_and_texts_that_the_function_reads_as_python_are_constants():
+    equinox = pytest.importorskip("equinox")
+
+    class Power(equinox.Module):
+        centre: jax.Array
+        is_even: bool
+        times: int
+
+        def __call__(self, x, names, unit):
+            factor = len(names) * (10 if unit == "mm" else 1)
+            errors = (x - self.centre) ** 2 if self.is_even else jnp.abs(x - self.centre)
+            return factor * sum(jnp.sum(errors) for _ in range(self.times))
+
+    data = np.array(["a", "b"]), "mm"
+    for centre in (1.0, 2.0):
+        fun = Power(jnp.asarray(centre), True, 2)
+        result = optax_ls.minimize(fun, jnp.zeros(2), args=data)
+        np.testing.assert_allclose(result.params, centre, rtol=1e-5)
+
+
 # Functions that go.
 
 
@@ -194,6 +215,20 @@ def method_of(data):
 
 
 MAKERS = {"lambda": lambda_of, "method": method_of}
+
+
+def test_programs_of_a_function_are_few():
+    settings = programs.Settings(optax_ls.Zoom(5), 2, False, False, 0, True)
+
+    def look_up(arg):
+        return programs.look_up(rosenbrock, programs.Inputs((arg,), {}), settings)[0]
+
+    first = weakref.ref(look_up("first"))
+    for k in range(100):
+        look_up(str(k))
+    gc.collect()
+    assert first() is None
+    assert look_up("99") is look_up("99")
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

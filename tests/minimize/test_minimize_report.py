@@ -114,7 +114,15 @@ def test_true_stops(run, last, recorder):
     assert len(recorder.infos) == last + 1
 
 
-@pytest.mark.parametrize("answer", [None, False, 1, "stop", [0]], ids=str)
+@pytest.mark.parametrize("true", [np.True_, np.array(True), jnp.array(True)], ids=repr)
+def test_true_of_an_array_stops_too(true, recorder):
+    recorder.answer = lambda info: true
+    assert finished(PLAIN(start())).status == MinimizeStatus.STOPPED_BY_CALLBACK
+
+
+@pytest.mark.parametrize(
+    "answer", [None, False, 1, "stop", [0], np.True_ & np.ones(2, bool)], ids=str
+)
 def test_nothing_but_true_stops(answer, recorder):
     recorder.answer = lambda info: answer
     assert finished(PLAIN(start())).status == MinimizeStatus.GRADIENT_SMALL
