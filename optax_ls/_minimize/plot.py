@@ -146,7 +146,7 @@ def _draw_tolerances(ax: Any, tolerances: Any) -> None:
     for tolerance in tolerances[tolerances > 0][:_FEW]:
         place = {"transform": ax.get_yaxis_transform()}  # x is a fraction of the width
         ax.hlines(tolerance, 0, 1, linestyle="--", linewidth=0.8, color="0.4", **place)
-        ax.text(0.995, tolerance, "gtol", ha="right", va="bottom", color="0.4", **place)
+        ax.text(0.005, tolerance, "gtol", ha="left", va="bottom", color="0.4", **place)
 
 
 def _draw(ax: Any, runs: list[History], columns: list[Any], logarithmic: bool) -> None:

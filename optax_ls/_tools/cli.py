@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Line searches and L-BFGS for JAX.",
         epilog="example:\n"
         f"  {_PROGRAM} minimize rosen.py:rosenbrock --x0 -1.2 1 --plot history.png\n"
-        "where rosen.py defines rosenbrock(x) with jax.numpy",
+        "where rosen.py defines rosenbrock(x) with jax.numpy\n\n"
+        "Exit status of every command: that in its --help, 130 if interrupted by Ctrl-C, 141 if\n"
+        "the program that reads its output has ended (a broken pipe).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -36,6 +36,13 @@ _SETTINGS = (
     ("memory_size", int, "number of pairs to keep; default: 10"),
     ("linesearch", str, "more_thuente (default), zoom or backtracking"),
 )
+_OPTIONS = {
+    **{name: f"--{name.replace('_', '-')}" for name, _, _ in _SETTINGS},
+    "has_aux=True": "--has-aux",
+    "bounds[0]": "--lower",
+    "bounds[1]": "--upper",
+}
+"""Arguments of ``minimize``, as its messages name them, and the options that set them."""
 _Arrays = Union[np.ndarray, dict[str, np.ndarray]]
 """One array, or several by name."""
 
@@ -49,7 +56,9 @@ def add(commands: Any) -> None:
         description="Minimises a function with L-BFGS. The function is in FILE.py or in a module "
         "that can be imported. It is written with jax.numpy, takes one argument, the params, and "
         "returns a number.",
-        epilog="Exit status: 0 for success, 1 if minimisation ended without it, 2 for wrong usage.",
+        epilog="Exit status: 0 for success; 1 if minimisation ended without it; 2 for wrong usage "
+        "and for errors in your function; 130 if interrupted by Ctrl-C, after writing the files of "
+        "the result so far, if there is one.",
         allow_abbrev=False,
     )
     parser.add_argument("function", metavar="MODULE_OR_FILE:FUNCTION", help="what to minimise")
@@ -65,8 +74,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--has-aux", action="store_true", help="the function returns (value, aux)")
     settings = parser.add_argument_group("settings, as of optax_ls.minimize")
     for name, kind, text in _SETTINGS:
-        option = f"--{name.replace('_', '-')}"
-        settings.add_argument(option, type=kind, metavar=kind.__name__.upper(), help=text)
+        metavar = kind.__name__.upper()
+        settings.add_argument(_OPTIONS[name], type=kind, metavar=metavar, help=text)
     for option in ("lower", "upper"):
         text = f"{option} bounds: one number, numbers for all params, or a file, as for --x0"
         settings.add_argument(f"--{option}", nargs="+", metavar="BOUND", help=text)
@@ -93,13 +102,21 @@ def _run(options: argparse.Namespace) -> int:
     paths = {option: getattr(options, option) for option in formats if getattr(options, option)}
     if len({Path(path).resolve() for path in paths.values()}) < len(paths):
         raise CommandError(f"{' and '.join(f'--{o}' for o in paths)} need files of their own")
+    if options.save and Path(options.save).suffix != ".npz":  # --x0 reads no other
+        raise CommandError(f"--save: the name must end in .npz, got {options.save!r}")
     for option, path in paths.items():
         _check_output(option, path)
     settings["has_aux"] = options.has_aux
     settings["bounds"] = bounds
     settings["progress"] = sys.stderr.isatty() and not options.quiet
     settings["history"] = bool(options.history or options.plot)
-    result = _minimized(options.function, fun, params, settings)
+    interrupt = None
+    try:
+        result = _minimized(options.function, fun, params, settings)
+    except KeyboardInterrupt as raised:
+        if not hasattr(raised, "result"):
+            raise
+        interrupt, result = raised, raised.result
     written = []
     try:
         for option, path in paths.items():
@@ -109,7 +126,10 @@ def _run(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(_as_json(result), allow_nan=False))
         else:
-            print(result, *written, sep="\n")
+            table = str(result).replace(result.message, _with_options(result.message))
+            print(table, *written, sep="\n")
+    if interrupt:
+        raise interrupt
     return SUCCESS if result.success else NO_SUCCESS
 
 
@@ -205,7 +225,13 @@ def _minimized(
             raise CommandError(f"JAX cannot trace {target}: {_summary(error)}") from None
         if error in raised or not isinstance(error, (TypeError, ValueError)):
             raise _with_traceback(error, f"{target} raised an error") from None
-        raise CommandError(f"{target}: {_summary(error)}") from None
+        raise CommandError(f"{target}: {_with_options(_summary(error))}") from None
+
+
+def _with_options(message: str) -> str:
+    """A message of ``minimize`` with the names of the options in place of its arguments."""
+    arguments = "|".join(map(re.escape, _OPTIONS))
+    return re.sub(rf"\b({arguments})(?!\w)", lambda found: _OPTIONS[found[1]], message)
 
 
 def _with_traceback(error: Exception, message: str) -> CommandError:
@@ -307,7 +333,7 @@ def _as_json(result: MinimizeResult) -> dict[str, object]:
     return {
         "success": bool(result.success),
         "status": MinimizeStatus(int(result.status)).name,
-        "message": result.message,
+        "message": _with_options(result.message),
         "value": _plain(result.value),
         "num_iters": int(result.num_iters),
         "num_evals": int(result.num_evals),

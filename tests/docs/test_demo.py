@@ -96,8 +96,9 @@ def test_readme_shows_this_output(output):
     pytest.importorskip("matplotlib")
     readme = (ROOT / "README.md").read_text()
     shown = re.search(r"`make demo` fits.*?\n\n((?: {4}[^\n]*\n|\n)+)", readme, re.DOTALL)[1]
-    assert len(shown.splitlines()) > 10
-    assert outputs.differences(shown.splitlines(), output.splitlines()) == []
+    lines = [line for line in shown.splitlines() if line.strip() != "..."]
+    assert len(lines) > 10
+    assert outputs.differences(lines, output.splitlines()) == []
 
 
 def test_picture_is_drawn(run, picture):

@@ -115,7 +115,9 @@ def test_gtol_is_a_line_in_the_panel_of_the_gradient(result):
     _, grad, _ = optax_ls.plot_history(result).axes
     (line,) = grad.collections
     np.testing.assert_allclose(line.get_segments()[0][:, 1], result.gtol)
-    assert [text.get_text() for text in grad.texts] == ["gtol"]
+    (label,) = grad.texts
+    assert (label.get_text(), label.get_ha()) == ("gtol", "left")
+    assert label.get_position()[0] < 0.1  # the curve meets the line at the right edge
 
 
 def test_unfinished_run_is_drawn_by_its_values(result):

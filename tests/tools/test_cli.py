@@ -4,8 +4,10 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -179,8 +181,8 @@ def test_json_says_it_all(minimize):
     assert minimize("quadratic --x0 3 3") == {
         "success": True,
         "status": "GRADIENT_SMALL",
-        "message": f"{optax_ls.MinimizeStatus.GRADIENT_SMALL.message} It is zero at the start: "
-        "does the function depend on the params there?",
+        "message": "The gradient is small: no entry is larger than --gtol. "
+        "It is zero at the start: does the function depend on the params there?",
         "value": 0,
         "num_iters": 0,
         "num_evals": 1,
@@ -275,6 +277,12 @@ def test_bounds_that_are_no_numbers_are_refused(run):
     status, _, complaints = run("minimize functions.py:quadratic --x0 1 2 --upper high")
     assert status == 2
     assert "--upper must be numbers, or one .npy or .npz file, got 'high'" in complaints
+
+
+def test_advice_names_the_options(run):
+    _, printed, _ = run("minimize functions.py:rosenbrock --x0 -1.2 1 --max-iters 1")
+    assert "at the limit of iterations, --max-iters." in printed
+    assert "or raise --max-iters. If it is low enough, give a larger --gtol." in printed
 
 
 def test_what_is_not_finite_is_null_in_json(minimize):
@@ -376,7 +384,8 @@ MISTAKES = {
     "saved result": ("minimize functions.py:quadratic --x0 saved.npz", "--x0 saved.npz:params"),
     "vector": ("minimize functions.py:vector --x0 1 2", "array of shape (2,)"),
     "nothing": ("minimize functions.py:nothing --x0 1 2", "None"),
-    "aux not announced": ("minimize functions.py:with_aux --x0 1 2", "has_aux"),
+    "aux not announced": ("minimize functions.py:with_aux --x0 1 2", "set --has-aux"),
+    "no aux": ("minimize functions.py:quadratic --x0 1 --has-aux", "with --has-aux fun must"),
     "not for JAX": ("minimize functions.py:branching --x0 1", "jax.lax.cond"),
     "for NumPy": (
         "minimize functions.py:of_numpy --x0 1",
@@ -384,13 +393,22 @@ MISTAKES = {
     ),
     "no float": ("minimize functions.py:quadratic --x0 1 --gtol small", "--gtol"),
     "no integer": ("minimize functions.py:quadratic --x0 1 --max-iters 1.5", "--max-iters"),
-    "negative": ("minimize functions.py:quadratic --x0 1 --gtol -1", "gtol must be at least 0"),
+    "negative": ("minimize functions.py:quadratic --x0 1 --gtol -1", ": --gtol must be at least"),
+    "no pairs": ("minimize functions.py:quadratic --x0 1 --memory-size 0", ": --memory-size must"),
+    "many bounds": (
+        "minimize functions.py:quadratic --x0 1 2 --upper 1 2 3",
+        ": --upper for params",
+    ),
     "no search": ("minimize functions.py:quadratic --x0 1 --linesearch fast", "'more_thuente'"),
     "no folder": ("minimize functions.py:quadratic --x0 1 --save no/out.npz", "no/out.npz"),
     "folder": ("minimize functions.py:quadratic --x0 1 --history dir.npy", "is not a file"),
-    "device": ("minimize functions.py:quadratic --x0 1 --save /dev/null", "is not a file"),
+    "device": ("minimize functions.py:quadratic --x0 1 --history /dev/null", "is not a file"),
+    "saved under a name that cannot be read": (
+        "minimize functions.py:quadratic --x0 1 --save out.txt",
+        "--save: the name must end in .npz, got 'out.txt'",
+    ),
     "one file for two": (
-        "minimize functions.py:quadratic --x0 1 --save out --history ./out",
+        "minimize functions.py:quadratic --x0 1 --save out.npz --history ./out.npz",
         "files of their own",
     ),
 }
@@ -478,6 +496,64 @@ def test_interruption_is_told_and_leaves_nothing(run, folder, monkeypatch):
     status, _, complaint = run("minimize functions.py:quadratic --x0 1 2 --save out.npz")
     assert status == 130
     assert "interrupted" in complaint
+    assert not list(folder.glob(".*"))
+    assert not (folder / "out.npz").exists()
+
+
+SLOW = """
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+evaluations = []
+
+
+def wait():
+    evaluations.append(None)
+    time.sleep(0.01)
+    if len(evaluations) == 20:
+        Path("running").touch()
+
+
+def rosenbrock(x):
+    jax.debug.callback(wait)
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+"""
+INTERRUPTIBLE = """
+import signal, sys
+from optax_ls._tools.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have set it to be ignored
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_files_are_written_of_an_interrupted_run(folder, cache):
+    (folder / "slow.py").write_text(SLOW)
+    np.save(folder / "x0.npy", np.full(1000, -1.0))
+    line = "minimize slow.py:rosenbrock --x0 x0.npy --gtol 0 --save x.npz --history h.csv --json"
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *line.split()],
+        cwd=folder,
+        env={**os.environ, **cache, "PYTHONPATH": str(PACKAGE.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not (folder / "running").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, complaint = process.communicate(timeout=60)
+    assert (process.returncode, complaint) == (130, "python -m optax_ls: interrupted\n")
+    end = json.loads(printed)
+    assert (end["status"], end["success"]) == ("RUNNING", False)
+    with np.load(folder / "x.npz") as saved:
+        assert saved["value"] == np.float32(end["value"])
+        np.testing.assert_array_equal(saved["params"], np.float32(end["params"]))
+    rows = list(csv.DictReader((folder / "h.csv").read_text().splitlines()))
+    assert len(rows) == end["num_iters"] + 1
     assert not list(folder.glob(".*"))
 
 

@@ -28,7 +28,11 @@ def add_vendor(commands: Any) -> None:
         "copy would change; 2 for wrong usage, and for files that cannot be read or written.",
         allow_abbrev=False,
     )
-    parser.add_argument("dest", metavar="DEST", help="the folder to copy into; made if need be")
+    parser.add_argument(
+        "dest",
+        metavar="DEST",
+        help="the folder to copy into; made if the folder above it exists",
+    )
     parser.add_argument("--name", default=PROJECT, help=f"of the copy; default: {PROJECT}")
     parser.add_argument(
         "--parts",
