@@ -93,7 +93,7 @@ def _scale_by_lbfgs(
         coefficients, is_pair = state.coefficients, jnp.asarray(state.count) > 0
         slot = coefficients.next_slot
         pair = tree.sub(w, state.params), tree.sub(g, state.updates)
-        pair = tree.where(is_pair, pair, tree.zeros_like(pair))
+        pair = tree.where(is_pair, pair, numerics.zeros_alike(pair))
         rows = memory.write_row(state.rows, slot, pair)
         products = direction.inner_products(coefficients, rows, slot, g, pair)
         coefficients, _ = compact.add_pair(coefficients, slot, products, is_pair)
