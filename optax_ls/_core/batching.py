@@ -2,7 +2,8 @@
 
 Over a batch a conditional with a batched predicate takes both branches, and a loop whose elements
 end at different times selects between its whole carry before and after. Predicates from here are
-the same for the whole batch. The functions they guard must hold single elements still themselves.
+the same for the whole batch. What they guard must itself leave elements unchanged for which the
+condition does not hold.
 """
 
 from typing import Any

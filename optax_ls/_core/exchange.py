@@ -37,13 +37,9 @@ def joined(
     shapes: Sequence[tuple[int, ...]],
     join: Callable[..., jax.Array],
 ) -> Arrays:
-    """Joins ``local(*group)`` of all groups of arrays: by ``jnp.add``, or by ``jnp.maximum``.
+    """Joins ``local(*group)`` of all groups of arrays; see :func:`reductions.sums`.
 
-    Args:
-        local: a function of a group of arrays that returns several sums over their entries.
-        groups: the last axes of all arrays of a group are those of the last array.
-        shapes: the shapes of the arrays that ``local`` returns.
-        join: ``jnp.add`` or ``jnp.maximum``.
+    The last axes of all arrays of a group are those of its last array.
     """
     sizes = [len(group) for group in groups]
     flat = [array for group in groups for array in group]
@@ -55,7 +51,7 @@ def joined(
         return _concatenated(plain(*flat))
 
     def on_device(copies: Sequence[int], axes: tuple[Any, ...]) -> Callable[..., Any]:
-        """The function of the arrays on one device; ``copies`` of each group are on all of them."""
+        """The function of the arrays on one device; ``copies`` tells how many hold each group."""
 
         def shared(*flat: jax.Array) -> Any:
             parts = [local(*group) for group in _regrouped(flat, sizes)]

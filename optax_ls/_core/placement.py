@@ -96,7 +96,7 @@ def _sharding(mesh: Any, *spec: Any) -> NamedSharding:
 
 
 def gathered(tree: Tree) -> Tree:
-    """The arrays of a tree, of which those that are sharded explicitly are whole on each device."""
+    """The tree, with arrays that are sharded explicitly made whole on each device."""
 
     def gather(x: jax.Array) -> jax.Array:
         if not any(spec(x)):
@@ -109,7 +109,7 @@ def gathered(tree: Tree) -> Tree:
 
 
 def varying_with(tree: Tree, *others: object) -> Tree:
-    """The arrays of a tree, which vary along all axes along which any array of the others varies.
+    """The tree, whose arrays now vary along every axis along which an array of the others does.
 
     The carry of a loop, and the results of two branches, must have one type. Elsewhere than in a
     ``shard_map`` with ``check_vma=True`` this changes nothing.
@@ -157,11 +157,7 @@ def contract(
 ) -> jax.Array:
     """The products of two arrays summed over axes of both; a sum over devices is on each of them.
 
-    Args:
-        x: array.
-        y: array.
-        axes: the axes of ``x``, and the axes of ``y`` that are multiplied with them.
-        dtype: in which the products are summed.
+    ``axes`` are those of ``x``, and those of ``y`` that are multiplied with them.
     """
     mesh = explicit_mesh(x) or explicit_mesh(y)
     rest = [

@@ -149,6 +149,7 @@ def scale(step_size: chex.Numeric) -> GradientTransformation[EmptyState]:
     return _stateless(functools.partial(_scaled, step_size))
 
 
+@numerics.promotes
 def _scaled(factor: chex.Numeric, updates: Tree) -> Tree:
     return map_leaves(lambda u: numerics.like(factor * jnp.asarray(u), u), updates)
 
@@ -240,6 +241,7 @@ def trace(
     ) -> tuple[Updates, TraceState]:
         del params
 
+        @numerics.promotes
         def past_plus(u: jax.Array, past: jax.Array) -> jax.Array:
             return u + decay * past
 
@@ -276,6 +278,7 @@ def sgd(
     return chain(direction, scale_by_learning_rate(learning_rate))
 
 
+@numerics.promotes
 def apply_updates(params: Tree, updates: Updates) -> Tree:
     """The parameters moved by the updates, with the dtypes and weak types of the parameters.
 

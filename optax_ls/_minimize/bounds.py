@@ -113,7 +113,7 @@ class Bounds(NamedTuple):
         return self.free(params, jax.tree.map(jnp.negative, direction))
 
     def shortened(self, params: Params, direction: Params) -> Params:
-        """The direction, of which the entries that leave the box reach its bound at a step of 1."""
+        """The direction, cut so that no entry leaves the box before a step of 1."""
 
         def of_leaf(p: jax.Array, d: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
             beyond = 1 + 2 * float(numerics.finfo(d.dtype).eps)  # rounding must not end inside

@@ -123,8 +123,8 @@ def _interrupts_deferred() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-    if received:
-        handler(*received[-1])
+        if received:
+            handler(*received[-1])
 
 
 def _stopped(result: MinimizeResult) -> MinimizeResult:

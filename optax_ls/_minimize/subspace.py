@@ -1,7 +1,7 @@
 """The memory of L-BFGS in the space of the free entries, for runs with bounds.
 
-All inner products leave the fixed entries out. So does a pair whose s lies mostly among them: its y
-shows their curvature.
+All inner products leave the fixed entries out. A pair whose s lies mostly among them is not used,
+since its y shows their curvature.
 """
 
 import functools

@@ -107,6 +107,22 @@ SEARCHES = {
 }
 
 
+TRANSFORMATIONS = {
+    "momentum": optax_ls.sgd(0.1, momentum=0.9, nesterov=True, accumulator_dtype="float32"),
+    "schedule": optax_ls.sgd(lambda count: jnp.float32(0.1)),
+    "factor": optax_ls.scale(jnp.float32(0.1)),
+}
+
+
+@pytest.mark.parametrize("tx", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
+def test_transformations_of_mixed_dtypes_with_strict_promotion(tx):
+    params = {"a": jnp.ones(2), "b": jnp.ones(2, "bfloat16")}
+    with jax.numpy_dtype_promotion("strict"):
+        updates, _ = tx.update(params, tx.init(params))
+        moved = optax_ls.apply_updates(params, jax.tree.map(jnp.float32, updates))
+    assert jax.tree.map(jnp.result_type, moved) == jax.tree.map(jnp.result_type, params)
+
+
 @each_trace
 @pytest.mark.parametrize("linesearch", SEARCHES.values(), ids=SEARCHES)
 def test_lbfgs_of_mixed_dtypes(mode, linesearch):

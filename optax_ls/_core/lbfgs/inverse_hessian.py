@@ -55,7 +55,9 @@ class InverseHessian(NamedTuple):
             return [reductions.dot(stack, leaves[-1], dtype) for stack in leaves[:-1]]
 
         products = reductions.sums(local, (*rows, vector), (shape, shape), dtype)
-        of_s, of_y = jnp.split(self.coefficients @ jnp.concatenate(products), 2)
+        highest = jax.lax.Precision.HIGHEST
+        weights = jnp.matmul(self.coefficients, jnp.concatenate(products), precision=highest)
+        of_s, of_y = jnp.split(weights, 2)
         product: Tree = combine(rows, vector, self.scale, of_s, of_y)
         return tree.cast_like(product, vector)
 

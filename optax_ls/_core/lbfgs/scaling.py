@@ -8,8 +8,8 @@ from .compact import Coefficients, Pair
 
 # Of how many pairs the scaling of a long step may be the largest.
 _RECENT = 3
-# The fraction of a step by which the minimum along its line must lie beyond its end, for that
-# scaling, or before its end, for that of the newest pair.
+# That scaling is taken if the minimum along the line of a step lies beyond its end by more than
+# this fraction of it, and that of the newest pair if it lies before its end by more.
 _MARGIN = 0.1
 
 
