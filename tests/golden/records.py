@@ -19,10 +19,12 @@ FILE = Path(__file__).parent / "golden.json"
 EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
 # The first of these has the minimum to 2e-7 after thirteen iterations; then a change of the start
 # of 2e-16, on one machine with one JAX, becomes one of 4e-8 in the values. In the second, a change
-# of one entry of the start by a unit in the last place becomes one of up to 6e-5.
+# of one entry of the start by a unit in the last place becomes one of up to 6e-5, and in the third
+# one of 0.03.
 MAGNIFIES = {
     "stiff_quadratic; minimize; float64": 2.0**14,
     "wood; minimize; float64": 2.0**2,
+    "network; minimize; float32": 2.0,
 }
 # What XLA compiles for; `flags` must not allow more than the first of them.
 VECTOR_EXTENSIONS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_tile", "sve", "sve2", "asimd")
