@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
@@ -65,6 +66,30 @@ class _Problem:
         fun, inputs, bounds = jax.tree.unflatten(self.structure, leaves)
         return fun, inputs, bounds
 
+    def free(self, result: MinimizeResult, arrays: Sequence[Any]) -> Optional[Params]:
+        """Bools: the entries that are free at the minimum; None without bounds."""
+        _, _, bounds = self.given(arrays)
+        return None if bounds is None else bounds.free(result.params, result.grad)
+
+    def at(
+        self, result: MinimizeResult, parts: Params, arrays: Sequence[Any]
+    ) -> tuple[Params, Params]:
+        """The params, those at a bound moved with it, and the gradient of the free ones there.
+
+        ``parts`` are those of the params, of which the free ones count.
+        """
+        fun, inputs, bounds = self.given(arrays)
+        params, free = _joined(parts, result.params), self.free(result, arrays)
+        if bounds is not None:
+
+            def moved(p: jax.Array, free: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+                return jnp.where(free, p, jnp.where(p <= low, low, high))
+
+            params = map_leaves(moved, params, free, *bounds)
+        dtype = result.value.dtype
+        found = evaluator(fun, inputs, self.settings, dtype)(params)
+        return params, _of_free(_parts(tree.conj(found.grad), dtype), free)
+
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _minimum(problem: _Problem, result: MinimizeResult, arrays: list[Any]) -> Params:
@@ -81,65 +106,43 @@ def _minimum(problem: _Problem, result: MinimizeResult, arrays: list[Any]) -> Pa
 @functools.partial(_minimum.defjvp, symbolic_zeros=True)
 def _derivative(problem: _Problem, primals: Any, tangents: Any) -> tuple[Params, Params]:
     result, arrays = primals
-    x, dtype = _minimum(problem, result, arrays), result.value.dtype
-    moving = [k for k, t in enumerate(tangents[1]) if not isinstance(t, SymbolicZero)]
-    free: Any = None
-    _, _, bounds = problem.given(arrays)
-    if bounds is not None:
-        free = bounds.free(result.params, result.grad)
+    x, dtype, free = _minimum(problem, result, arrays), result.value.dtype, problem.free(*primals)
+    parts, moving = _parts(x, dtype), [not isinstance(t, SymbolicZero) for t in tangents[1]]
 
-    def of_free(parts: Params) -> Params:
-        """Zero for the entries that are not free."""
-        return parts if free is None else masked(parts, free)
+    def at(moved: Sequence[Any]) -> tuple[Params, Params]:
+        """The params and the gradient for other values of the arrays that move."""
+        new = iter(moved)
+        now = [next(new) if moves else old for old, moves in zip(arrays, moving, strict=True)]
+        return problem.at(result, parts, now)
 
     def on_free(operator: Callable[[Params], Params], v: Params) -> Params:
         """An operator of the free entries; the others stay as they are."""
-        inside = of_free(v)
-        return tree.add(of_free(operator(inside)), tree.sub(v, inside))
-
-    def point(parts: Params, bounds: Optional[Bounds]) -> Params:
-        """The params, of which those that are not free stand at their bounds."""
-        params = _joined(parts, x)
-        if bounds is None:
-            return params
-
-        def at_bound(p: jax.Array, free: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            return jnp.where(free, p, jnp.where(p <= low, low, high))
-
-        return map_leaves(at_bound, params, free, *bounds)
-
-    def at(parts: Params, moved: Sequence[Any]) -> tuple[Params, Params]:
-        """The params and the gradient there, for other values of the arrays that move."""
-        now = list(arrays)
-        for k, array in zip(moving, moved, strict=True):
-            now[k] = array
-        fun, inputs, bounds = problem.given(now)
-        params = point(parts, bounds)
-        found = evaluator(fun, inputs, problem.settings, dtype)(params)
-        return params, of_free(_parts(tree.conj(found.grad), dtype))
-
-    before = [arrays[k] for k in moving]
+        inside = _of_free(v, free)
+        return tree.add(_of_free(operator(inside), free), tree.sub(v, inside))
 
     def hessian(v: Params) -> Params:
-        return on_free(lambda v: jax.jvp(lambda p: at(p, before)[1], (parts,), (v,))[1], v)
+        gradient = lambda parts: problem.at(result, parts, arrays)[1]  # noqa: E731
+        return on_free(lambda v: jax.jvp(gradient, (parts,), (v,))[1], v)
 
     @numerics.promotes
     def solve_linear(hessian: Callable[[Params], Params], b: Params) -> Any:
-        preconditioner = inverse_hessian(result)
-        return _conjugate_gradients(
-            hessian,
-            b,
-            lambda v: on_free(lambda v: _parts(preconditioner(_joined(v, x)), dtype), v),
-            float(numerics.finfo(dtype).eps) ** 0.75,
-        )
+        inverse = inverse_hessian(result)
+        preconditioner = lambda v: _parts(inverse(_joined(v, x)), dtype)  # noqa: E731
+        rtol = float(numerics.finfo(dtype).eps) ** 0.75
+        return _conjugate_gradients(hessian, b, lambda v: on_free(preconditioner, v), rtol)
 
-    parts, changes = _parts(x, dtype), [tangents[1][k] for k in moving]
-    _, (with_bounds, change) = jax.jvp(functools.partial(at, parts), (before,), (changes,))
+    before, changes = (list(itertools.compress(all_, moving)) for all_ in (arrays, tangents[1]))
+    _, (with_bounds, change) = jax.jvp(at, (before,), (changes,))
     # JAX's linear solve wants that each leaf depends on what moves, as this sum of all does.
     nothing = 0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(change))
     change = jax.tree.map(lambda leaf: leaf + nothing, change)
     step = jax.lax.custom_linear_solve(hessian, change, solve_linear, symmetric=True)
     return x, tree.sub(with_bounds, _joined(step, x))
+
+
+def _of_free(parts: Params, free: Optional[Params]) -> Params:
+    """Zero for the entries that are not free."""
+    return parts if free is None else masked(parts, free)
 
 
 def _conjugate_gradients(
