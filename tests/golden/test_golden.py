@@ -79,8 +79,11 @@ def test_page_has_the_tolerances_and_the_number_of_runs():
     largest = {dtype: records.allowed_drift(f"p; s; {dtype}", 30) for dtype in processes.DTYPES}
     assert f"{largest['float64']:.1e} in float64 and {largest['float32']:g} in float32" in page
     assert records.allowed_drift("p; s; float32", 3) == 32 * 2**3 * records.EPS["float32"]
-    stiff, wood = (f"2^{math.log2(factor):.0f}" for factor in records.MAGNIFIES.values())
-    assert f"{stiff} times as large for a stiff quadratic, and {wood} times for Wood's" in page
+    stiff, wood, network = (math.log2(factor) for factor in records.MAGNIFIES.values())
+    assert (
+        f"2^{stiff:.0f} times as large for a stiff quadratic, 2^{wood:.0f} times for Wood's" in page
+    )
+    assert f"and 2^{network:.0f} times for a network in float32" in page
 
 
 # How runs are kept and compared.
