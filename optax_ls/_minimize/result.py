@@ -32,7 +32,8 @@ class MinimizeStatus(enum.IntEnum):
         ITERATION_LIMIT: ``max_iters`` iterations were made.
         EVALUATION_LIMIT: ``max_evals`` evaluations were made.
         SEARCH_FAILED: no lower value was found, not along steepest descent either, although the
-            slope predicted one; or only by short steps at a wall of values that are not finite.
+            slope predicted one; or for long only along steepest descent, or by short steps at a
+            wall of values that are not finite.
         START_NOT_FINITE: something in params, value or gradient at the start is NaN or infinite.
         STOPPED_BY_CALLBACK: the callback returned True or raised StopIteration.
         UNBOUNDED: the value falls without end.

@@ -9,7 +9,9 @@ observations tell this from a function that is not differentiable or a wrong gra
   more than rounding in all.
 
 After any other search that failed, steepest descent is tried once (see ``step.py``). A search that
-used all its trials on a straight line is followed by steepest descent as well.
+used all its trials on a straight line is followed by steepest descent as well. Where a minimum of 0
+lies at a kink or an edge, the value falls relative to itself for long and most searches fail. A run
+in which only steepest descent is left, or only short steps at the edge, ends after a while.
 
 A function without lower bound shows in trials: the value falls, and the slope gets no flatter. An
 interval that has no flatter slope grows with every trial, so such trials in a row reach farther
@@ -57,9 +59,10 @@ _FALLS_TO_END = 16
 # above. If they differ by less than the second, it forgets nothing. Where a run would end, rounding
 # allows the third.
 _LINE, _NEAR_LINE, _LINE_AT_END, _GROWTH = 0.01, 0.1, 0.5, 4
-# An iteration crawls along a wall of values that are not finite if its search met them and its step
-# is less than the first number. So many in a row end the run.
-_CRAWL, _CRAWLS = 0.01, 32
+# An iteration crawls along steepest descent after a search failed, and along a wall of values that
+# are not finite if its search met them and its step is less than the first number. So many
+# evaluations in which all iterations crawl end the run.
+_CRAWL, _CRAWLS = 0.01, 256
 
 
 Reason = tuple[jax.Array, MinimizeStatus]
@@ -112,10 +115,10 @@ class Progress(NamedTuple):
         doubled: scalar of the search dtype, the value at the last doubling of a negative value.
         growing: counter, ``_INTERVAL`` for each doubling, ``_GROWTH`` for each other iteration on a
             line, less one for each that is not even near one.
-        crawled: counter, iterations in a row that crawled along a wall of values that are not
-            finite.
+        advanced: counter, evaluations in total at the last iteration that did not crawl.
         restarted: bool, whether the search under way is along steepest descent.
-        hit_nonfinite: bool, whether that search has met a value that is not finite.
+        hit_nonfinite: bool, whether that search has met a value that is not finite, or, along
+            steepest descent, one of those before it back to the one that failed first.
         met_noise: bool, whether it has met a value that does not follow its slopes.
         settled: bool, whether the last search before steepest descent failed and predicted no
             decrease larger than rounding.
@@ -127,7 +130,7 @@ class Progress(NamedTuple):
     falling: jax.Array
     doubled: jax.Array
     growing: jax.Array
-    crawled: jax.Array
+    advanced: jax.Array
     restarted: jax.Array
     hit_nonfinite: jax.Array
     met_noise: jax.Array
@@ -203,8 +206,10 @@ def update(
     falling = before.falling + (is_counted & falls) + 2 * doubles
     half = jax.lax.div(falling, numerics.counter(2))
     has_flattened = (iterated | decision.failed) & trial.is_finite & flattens
-    hit_nonfinite = (before.hit_nonfinite & ~state.fresh) | ~trial.is_finite
-    crawled = jnp.where(hit_nonfinite & (decision.step < _CRAWL), before.crawled + 1, 0)
+    goes_on = ~state.fresh | before.restarted
+    hit_nonfinite = (before.hit_nonfinite & goes_on) | ~trial.is_finite
+    crawls = before.restarted | (hit_nonfinite & (decision.step < _CRAWL))
+    num_evals = numerics.increment(state.num_evals)
     is_noisy = is_counted & _is_noise(trial, trial.value - value_before)
     met_noise = (before.met_noise & ~state.fresh) | is_noisy
     is_hidden = -trial.slope_init <= jnp.where(met_noise, eps**-0.75, _NOISE) * rounding
@@ -217,7 +222,7 @@ def update(
         falling=jnp.where(has_flattened & ~doubles, half, falling),
         doubled=jnp.where(doubles, value, before.doubled),
         growing=jnp.maximum(before.growing + iterated * growth, 0),
-        crawled=jnp.where(iterated, crawled, before.crawled),
+        advanced=jnp.where(decision.moves & ~crawls, num_evals, before.advanced),
         restarted=decision.restarts | (before.restarted & ~decision.moves),
         hit_nonfinite=hit_nonfinite,
         met_noise=met_noise,
@@ -246,7 +251,8 @@ def status(
         decision.failed, is_huge | (evidence >= _FALLS_TO_END), is_huge & (evidence > 0)
     )
     is_line = (evidence >= _FALLS_TO_END) & _is_line(value_before, trial, _LINE_AT_END)
-    has_failed = (decision.failed & before.restarted) | (progress.crawled >= _CRAWLS)
+    has_crawled = decision.is_pair & (after.num_evals - progress.advanced >= _CRAWLS)
+    has_failed = (decision.failed & before.restarted) | has_crawled
     is_unbounded = (evidence >= _FALLS) | has_overflowed | ((has_settled | has_failed) & is_line)
     return _first_of(
         (_not_finite(value, after.grad_norm), MinimizeStatus.START_NOT_FINITE),

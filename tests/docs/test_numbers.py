@@ -102,7 +102,7 @@ CONSTANTS = {
     r"doubled?s? (\d+) times": termination._DOUBLINGS,
     r"(\d+) iterations without a lower value": termination._PATIENCE,
     r"no decrease in (\d+) iterations": termination._PATIENCE,
-    r"(\d+) iterations in a row": termination._CRAWLS,
+    r"(\d+) evaluations in a row": termination._CRAWLS,
     r"steps below ([\d.]+)": termination._CRAWL,
     r"less than ([\d.]+) % of the decrease": 100 * step._LEAST_GAIN,
 }

@@ -75,6 +75,17 @@ def test_fit_whose_minimum_is_zero_is_a_success(x64):
     assert np.all(np.asarray(result.success)[is_exact])
 
 
+def test_smooth_function_with_a_large_offset_does_not_fail_in_float32():
+    def hills(x):
+        return 1e5 + jnp.sum(0.05 * (x - 4) ** 2 + jnp.sin(x))
+
+    starts = 10 * jax.random.normal(jax.random.key(0), (1000, 4))
+    known = jnp.array([10.341644287109375, 20.368173599243164, -13.37360954284668, 10.802543640136])
+    starts = jnp.concatenate([starts, known[None]])
+    result = jax.jit(jax.vmap(lambda x: optax_ls.minimize(hills, x)))(starts)
+    assert MinimizeStatus.SEARCH_FAILED not in result.status
+
+
 # Evaluations after the answer is there.
 
 
@@ -252,6 +263,39 @@ def test_run_that_crawls_along_the_edge_of_where_the_function_is_finite_ends():
     assert np.all(result.num_evals < 2000)
     assert MinimizeStatus.SEARCH_FAILED in result.status
     assert "NaN or infinite" in result.message
+
+
+def wall(x):
+    return jnp.sum(x) + jnp.where(x[0] < 0, jnp.nan, 0)
+
+
+# The minimum is 0 and lies at an edge or a kink at x = 0, so the value falls without settling.
+EDGES = {
+    "infinite": (lambda x: x[0] + (x[1] - 1) ** 2 + jnp.where(x[0] < 0, jnp.inf, 0), [1.0, 3.0]),
+    "logarithm": (lambda x: x[0] + (x[1] - 1) ** 2 + 0 * jnp.log(x[0]), [1.0, 3.0]),
+    "nan": (wall, [1.0, 1.0]),
+    "root": (lambda x: jnp.sum(jnp.sqrt(x)), [1.0, 1.0]),
+    "entropy": (lambda x: jnp.sum(x) + 1e-9 * jnp.sum(x * jnp.log(x)), [1.0, 2.0, 3.0]),
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("name", EDGES)
+def test_descent_to_an_edge_at_zero_ends_and_names_the_edge(name, x64):
+    fun, start = EDGES[name]
+    result = optax_ls.minimize(fun, jnp.array(start))
+    assert result.value < 1e-6
+    assert result.status == MinimizeStatus.SEARCH_FAILED
+    assert "NaN or infinite" in result.message
+    assert result.num_evals < 600
+
+
+@each_dtype
+def test_descent_to_a_kink_at_zero_ends(x64):
+    result = optax_ls.minimize(lambda x: jnp.abs(x[0]) + 3 * jnp.abs(x[1]), jnp.array([1.0, 3.0]))
+    assert result.value < 1e-15
+    assert result.status == MinimizeStatus.SEARCH_FAILED
+    assert result.num_evals < 1500
 
 
 @each_dtype

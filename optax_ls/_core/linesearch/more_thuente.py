@@ -9,7 +9,9 @@ ACM TOMS 20 (1994), 286-307, for the conditions::
 Deviations from the paper, with their reasons:
 
 * Where phi differs from phi(0) by no more than rounding, its values say nothing, but its slopes
-  still do. There the trapezoidal rule gives the value from the slopes. (1.1) then reads
+  still do. There the trapezoidal rule gives the value from the slopes, unless a line with one of
+  the slopes changes by more than a quarter of that: then the step is long, the slopes need not
+  tell what lies between them, and the value says more than they do. (1.1) then reads
   phi'(step) <= (2 slope_rtol - 1) phi'(0), which is the approximate test of Hager & Zhang, ACM TOMS
   32 (2006), 113-137, and interpolation uses consistent numbers.
 * Values are kept as differences from phi(0). Nothing in the algorithm depends on phi(0), and
@@ -40,6 +42,8 @@ _NEAREST_INTERPOLATION = 1e-3
 # (page 291).
 _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
 _SHRINKAGE = 0.66
+# A step is short if neither slope changes phi by more than this fraction of rounding along it.
+_SHORT = 0.25
 
 
 class Interval(NamedTuple):
@@ -200,10 +204,12 @@ class MoreThuente:
         rtol = self.noise_rtol
         if rtol is None:
             rtol = 256 * numerics.finfo(value.dtype).eps
-        change = value - state.value_init
-        hidden = jnp.abs(change) < rtol * jnp.abs(state.value_init)
+        change, rounding = value - state.value_init, rtol * jnp.abs(state.value_init)
+        hidden = jnp.abs(change) < rounding
+        steeper = jnp.maximum(jnp.abs(state.slope_init), jnp.abs(slope))
+        is_short = state.step * steeper < _SHORT * rounding
         trapezoid = state.step * (state.slope_init + slope) / 2
-        return Point(state.step, jnp.where(hidden, trapezoid, change), slope), hidden
+        return Point(state.step, jnp.where(hidden & is_short, trapezoid, change), slope), hidden
 
     def _narrow(
         self, state: MoreThuenteState, trial: Point, finite: jax.Array, decreased: jax.Array
