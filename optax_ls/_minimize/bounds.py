@@ -50,8 +50,7 @@ class Bounds(NamedTuple):
             )
         if bounds[0] is None and bounds[1] is None:
             return None
-        are_pairs = all(isinstance(b, (list, tuple)) and np.shape(b) == (2,) for b in bounds)
-        if are_pairs and tuple(bounds[0]) == tuple(bounds[1]):
+        if all(map(_is_pair_of_numbers, bounds)) and tuple(bounds[0]) == tuple(bounds[1]):
             raise ValueError(
                 f"bounds is (lower, upper), and both are {bounds[0]}, which fixes the params; for "
                 "pairs (lower, upper) of each param give bounds=tuple(zip(*pairs))"
@@ -94,11 +93,7 @@ class Bounds(NamedTuple):
         """The nearest point in the box."""
         # A minimum would make zero of a subnormal number, and a selection does not.
         return map_leaves(
-            lambda p, low, high: jnp.where(
-                low == high, low, jnp.minimum(jnp.maximum(p, low), high)
-            ),
-            params,
-            *self,
+            lambda p, low, high: jnp.where(low == high, low, jnp.clip(p, low, high)), params, *self
         )
 
     def free(self, params: Params, grad: Params) -> Params:
@@ -134,6 +129,12 @@ class Bounds(NamedTuple):
             lambda p, low, high: jnp.int8(jnp.where(p <= low, -1, jnp.where(p >= high, 1, 0))),
             *(params, *self),
         )
+
+
+def _is_pair_of_numbers(x: object) -> bool:
+    if not isinstance(x, (list, tuple)) or len(x) != 2:
+        return False
+    return all(isinstance(number, (int, float)) for number in x)
 
 
 def _is_known(x: object) -> bool:

@@ -63,15 +63,14 @@ class Settings:
 
 
 def inputs_of(given: tuple[object, ...]) -> tuple[Arrays, tuple[object, ...], PyTreeDef]:
-    """What a program takes as inputs, and what it is compiled for.
+    """Splits a function and its arguments into the inputs of a program and its constants.
 
-    Args:
-        given: a function, and what it is called with.
+    Inputs are arrays of numbers, and numbers of Python but those of a function that is a tree: in
+    an Equinox module they are constants, as for ``equinox.filter_jit``.
 
     Returns:
         The leaves that are inputs, with None for the others; the others, with None for inputs; and
-        the structure. Inputs are arrays of numbers, and numbers of Python but those of a function
-        that is a tree: in an Equinox module they are constants, as for ``equinox.filter_jit``.
+        the structure.
     """
     leaves, structure = jax.tree.flatten(given)
     num_own = len(jax.tree.leaves(given[0]))

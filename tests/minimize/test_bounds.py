@@ -248,6 +248,14 @@ def test_bad_bounds_are_refused(bounds, kind, text):
         optax_ls.minimize(rosenbrock, jnp.asarray(START), bounds=bounds)
 
 
+def test_pairs_of_traced_bounds_for_a_tuple_of_params():
+    def minimum(low):
+        fun = lambda x: (x[0] - 1) ** 2 + (x[1] - 2) ** 2  # noqa: E731
+        return optax_ls.minimize(fun, (0.0, 0.0), bounds=((low, low), (low + 1, low + 1))).params
+
+    np.testing.assert_allclose(jax.jit(minimum)(0.5), (1, 1.5), rtol=1e-5)
+
+
 def test_complex_params_have_no_bounds():
     with pytest.raises(TypeError, match="complex"):
         optax_ls.minimize(lambda z: jnp.sum(jnp.abs(z) ** 2), jnp.ones(2, complex), bounds=(0, 1))
