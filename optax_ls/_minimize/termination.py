@@ -9,9 +9,11 @@ observations tell this from a function that is not differentiable or a wrong gra
   more than rounding in all.
 
 After any other search that failed, steepest descent is tried once (see ``step.py``). A search that
-used all its trials on a straight line is followed by steepest descent as well. Where a minimum of 0
-lies at a kink or an edge, the value falls relative to itself for long and most searches fail. A run
-in which only steepest descent is left, or only short steps at the edge, ends after a while.
+used all its trials on a straight line is followed by steepest descent as well.
+
+Where the minimum is 0 and lies at a kink or an edge, the value falls relative to itself without
+end, and search after search fails. A run ends if in many evaluations it has moved only along
+steepest descent after such searches, or by short steps at values that are not finite.
 
 A function without lower bound shows in trials: the value falls, and the slope gets no flatter. An
 interval that has no flatter slope grows with every trial, so such trials in a row reach farther
@@ -59,9 +61,9 @@ _FALLS_TO_END = 16
 # above. If they differ by less than the second, it forgets nothing. Where a run would end, rounding
 # allows the third.
 _LINE, _NEAR_LINE, _LINE_AT_END, _GROWTH = 0.01, 0.1, 0.5, 4
-# An iteration crawls along steepest descent after a search failed, and along a wall of values that
-# are not finite if its search met them and its step is less than the first number. So many
-# evaluations in which all iterations crawl end the run.
+# An iteration crawls if it is along steepest descent after a search failed, or along a wall of
+# values that are not finite: its search met them and its step is less than the first number. So
+# many evaluations without any other iteration end the run.
 _CRAWL, _CRAWLS = 0.01, 256
 
 

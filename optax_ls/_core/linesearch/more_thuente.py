@@ -9,9 +9,9 @@ ACM TOMS 20 (1994), 286-307, for the conditions::
 Deviations from the paper, with their reasons:
 
 * Where phi differs from phi(0) by no more than rounding, its values say nothing, but its slopes
-  still do. There the trapezoidal rule gives the value from the slopes, unless a line with one of
-  the slopes changes by more than a quarter of that: then the step is long, the slopes need not
-  tell what lies between them, and the value says more than they do. (1.1) then reads
+  still do. There the trapezoidal rule gives the value from the slopes, if neither slope times the
+  step is larger than a quarter of that rounding. After a longer step, which may pass over hills,
+  the slopes at its ends say less than the value. With the rule, (1.1) reads
   phi'(step) <= (2 slope_rtol - 1) phi'(0), which is the approximate test of Hager & Zhang, ACM TOMS
   32 (2006), 113-137, and interpolation uses consistent numbers.
 * Values are kept as differences from phi(0). Nothing in the algorithm depends on phi(0), and
@@ -42,7 +42,7 @@ _NEAREST_INTERPOLATION = 1e-3
 # (page 291).
 _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
 _SHRINKAGE = 0.66
-# A step is short if neither slope changes phi by more than this fraction of rounding along it.
+# A step is short if neither slope times the step is larger than this fraction of rounding.
 _SHORT = 0.25
 
 
