@@ -188,7 +188,6 @@ SLOW = {
         [0.0] * 6,
         500,
     ),
-    "log_sigma": (lambda x: (x[0] - 1) ** 2 * jnp.exp(-2 * x[1]) + 3 * x[1], [0.0] * 2, 1000),
 }
 
 
@@ -232,6 +231,22 @@ def test_a_fall_that_other_params_slow_down_is_noticed(name, x64):
     result = minimize("slow", name)
     assert result.status == MinimizeStatus.UNBOUNDED
     assert result.num_evals < SLOW[name][2]
+
+
+@each_dtype
+def test_likelihood_of_an_exact_fit_is_noticed_as_rounding_allows(x64):
+    """Rounding decides how many evaluations it takes, and whether exp overflows before."""
+
+    def likelihood(x, factor):
+        return (x[0] - 1) ** 2 * jnp.exp(-2 * x[1]) + factor * x[1]
+
+    factors = 3 * (1 + 4 * jnp.finfo(jnp.zeros(0).dtype).eps * jnp.arange(-20, 20))
+    result = jax.jit(
+        jax.vmap(lambda factor: optax_ls.minimize(likelihood, jnp.zeros(2), args=(factor,)))
+    )(factors)
+    assert np.median(result.num_evals) < 1000
+    assert np.mean(result.status == MinimizeStatus.UNBOUNDED) > 0.8
+    assert not np.any(result.success)
 
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
