@@ -90,8 +90,8 @@ def minimize(
             limit.
         callback: called with an :class:`IterationInfo` at the start and after each iteration; if
             it returns True, of Python, NumPy or JAX, or raises StopIteration, the minimisation
-            stops. Any other exception
-            ends :func:`minimize` and arrives as it is; inside a trace, JAX wraps it.
+            stops. Any other exception ends :func:`minimize` and arrives as it is; inside a trace,
+            JAX wraps it.
         progress: show a bar, with tqdm if that is installed, else lines on stderr.
         history: keep the convergence history, see :class:`History`.
         state: the ``state`` of an earlier result for the same function, to go on from there. The

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._core.objective import Evaluation
-from .._core.types import Params, Tree, map_leaves
+from .._core.types import Tree, map_leaves
 
 _CLOSED_OVER = (
     "minimize is not differentiable with respect to a value that fun closes over: pass the value "
@@ -76,18 +76,19 @@ def not_differentiable(message: str, tree: Tree) -> Tree:
 
 
 def trace(
-    evaluate: Callable[[Params], Evaluation], params: Params
-) -> Callable[[Params], Evaluation]:
-    """The objective, traced once for params of these shapes.
+    evaluate: Callable[..., Evaluation], *like: Any
+) -> tuple[Callable[..., Evaluation], list[jax.Array]]:
+    """Traces the objective, once, for arguments of these shapes.
 
-    A derivative with respect to a value that it closes over raises TypeError.
+    Returns:
+        The objective as a function of what it closes over and of its arguments; and what it closes
+        over. A derivative with respect to that raises TypeError.
     """
-    program, like = jax.make_jaxpr(evaluate, return_shape=True)(params)
-    consts = not_differentiable(_CLOSED_OVER, program.consts)
+    program, out = jax.make_jaxpr(evaluate, return_shape=True)(*like)
 
-    def traced(params: Params) -> Evaluation:
-        out = jax.core.eval_jaxpr(program.jaxpr, consts, *jax.tree.leaves(params))
-        evaluation: Evaluation = jax.tree.unflatten(jax.tree.structure(like), out)
+    def traced(closed_over: list[jax.Array], *args: Any) -> Evaluation:
+        leaves = jax.core.eval_jaxpr(program.jaxpr, closed_over, *jax.tree.leaves(args))
+        evaluation: Evaluation = jax.tree.unflatten(jax.tree.structure(out), leaves)
         return evaluation
 
-    return traced
+    return traced, not_differentiable(_CLOSED_OVER, program.consts)

@@ -1,23 +1,23 @@
 """Derivatives of a minimum by the implicit function theorem."""
 
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jax.tree_util import PyTreeDef
 from jax.typing import DTypeLike
 
 from .._core import numerics, placement, tree
 from .._core.lbfgs.inverse_hessian import inverse_hessian
+from .._core.objective import Evaluation
 from .._core.types import Params, Tree, map_leaves
+from . import guards
 from .bounds import Bounds, masked
 from .host import solve
-from .programs import Inputs, Settings, evaluator, inputs_of
+from .programs import Arrays, Inputs, Settings, evaluator, inputs_of, rejoined
 from .reporting import Reporter
 from .result import MinimizeResult
 from .state import MinimizeState
@@ -35,65 +35,38 @@ def solve_with_derivatives(
     report: Optional[Reporter],
 ) -> MinimizeResult:
     """As ``solve``; params, value and aux of the result are differentiable, any number of times."""
-    given = fun, inputs, bounds
-    fixed_fun, fixed_inputs, fixed_bounds, params, state = _frozen((*given, params, state))
+    given = fun, inputs, bounds, params, state
+    fixed_fun, fixed_inputs, fixed_bounds, params, state = _frozen(given)
     result = solve(fixed_fun, params, fixed_inputs, settings, fixed_bounds, limits, state, report)
-    inputs_or_none, others, structure = inputs_of(given)
-    arrays = [x for x in inputs_or_none if x is not None]
-    params = _minimum(_Problem(settings, structure, others), result, arrays)
-    found = evaluator(fun, inputs, settings, result.value.dtype)(params)
+    arrays, others, structure = inputs_of((fun, inputs))
+
+    def evaluate(params: Params, arrays: Arrays) -> Evaluation:
+        fun, inputs = rejoined(arrays, others, structure)
+        return evaluator(fun, inputs, settings, result.value.dtype)(params)
+
+    traced, closed_over = guards.trace(evaluate, result.params, arrays)
+    params = _minimum(traced, result, _Given(bounds, arrays, closed_over))
+    found = traced(closed_over, params, arrays)
     return result._replace(params=params, value=found.value, aux=found.aux)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Problem:
-    """An objective, its inputs and bounds, without their arrays.
+class _Given(NamedTuple):
+    """What a minimum depends on.
 
     Attributes:
-        settings: of the run.
-        structure: of the tree of all three.
-        others: the leaves that are no arrays; None in the places of arrays.
+        bounds: of the params, or None.
+        arrays: of the objective and its arguments, with None for what is no array.
+        closed_over: arrays that the objective closes over.
     """
 
-    settings: Settings
-    structure: PyTreeDef
-    others: tuple[object, ...]
-
-    def given(self, arrays: Sequence[Any]) -> tuple[Callable[..., Any], Inputs, Optional[Bounds]]:
-        """The objective, its inputs and its bounds."""
-        rest = iter(arrays)
-        leaves = [next(rest) if other is None else other for other in self.others]
-        fun, inputs, bounds = jax.tree.unflatten(self.structure, leaves)
-        return fun, inputs, bounds
-
-    def free(self, result: MinimizeResult, arrays: Sequence[Any]) -> Optional[Params]:
-        """Bools: the entries that are free at the minimum; None without bounds."""
-        _, _, bounds = self.given(arrays)
-        return None if bounds is None else bounds.free(result.params, result.grad)
-
-    def at(
-        self, result: MinimizeResult, parts: Params, arrays: Sequence[Any]
-    ) -> tuple[Params, Params]:
-        """The params, those at a bound moved with it, and the gradient of the free ones there.
-
-        ``parts`` are those of the params, of which the free ones count.
-        """
-        fun, inputs, bounds = self.given(arrays)
-        params, free = _joined(parts, result.params), self.free(result, arrays)
-        if bounds is not None:
-
-            def moved(p: jax.Array, free: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-                return jnp.where(free, p, jnp.where(p <= low, low, high))
-
-            params = map_leaves(moved, params, free, *bounds)
-        dtype = result.value.dtype
-        found = evaluator(fun, inputs, self.settings, dtype)(params)
-        return params, _of_free(_parts(tree.conj(found.grad), dtype), free)
+    bounds: Optional[Bounds]
+    arrays: Arrays
+    closed_over: list[jax.Array]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _minimum(problem: _Problem, result: MinimizeResult, arrays: list[Any]) -> Params:
-    """The params of a result, as a function of the arrays of its problem.
+def _minimum(evaluate: Callable[..., Evaluation], result: MinimizeResult, given: _Given) -> Params:
+    """The params of a result, as a function of what is given.
 
     Where grad f(x, theta) = 0 defines x(theta), a change of theta moves x by -H d(grad f), with H
     the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
@@ -104,16 +77,21 @@ def _minimum(problem: _Problem, result: MinimizeResult, arrays: list[Any]) -> Pa
 
 
 @functools.partial(_minimum.defjvp, symbolic_zeros=True)
-def _derivative(problem: _Problem, primals: Any, tangents: Any) -> tuple[Params, Params]:
-    result, arrays = primals
-    x, dtype, free = _minimum(problem, result, arrays), result.value.dtype, problem.free(*primals)
-    parts, moving = _parts(x, dtype), [not isinstance(t, SymbolicZero) for t in tangents[1]]
+def _derivative(
+    evaluate: Callable[..., Evaluation], primals: Any, tangents: Any
+) -> tuple[Params, Params]:
+    result, given = primals
+    x, dtype, free = _minimum(evaluate, result, given), result.value.dtype, _free(*primals)
+    parts = _parts(x, dtype)
+    leaves, structure = jax.tree.flatten(given)
+    tangent_leaves = jax.tree.leaves(tangents[1])
+    moving = [not isinstance(tangent, SymbolicZero) for tangent in tangent_leaves]
 
     def at(moved: Sequence[Any]) -> tuple[Params, Params]:
-        """The params and the gradient for other values of the arrays that move."""
+        """The params and the gradient for other values of the leaves that move."""
         new = iter(moved)
-        now = [next(new) if moves else old for old, moves in zip(arrays, moving, strict=True)]
-        return problem.at(result, parts, now)
+        now = [next(new) if moves else old for old, moves in zip(leaves, moving, strict=True)]
+        return _at(evaluate, result, parts, jax.tree.unflatten(structure, now))
 
     def on_free(operator: Callable[[Params], Params], v: Params) -> Params:
         """An operator of the free entries; the others stay as they are."""
@@ -121,7 +99,7 @@ def _derivative(problem: _Problem, primals: Any, tangents: Any) -> tuple[Params,
         return tree.add(_of_free(operator(inside), free), tree.sub(v, inside))
 
     def hessian(v: Params) -> Params:
-        gradient = lambda parts: problem.at(result, parts, arrays)[1]  # noqa: E731
+        gradient = lambda parts: _at(evaluate, result, parts, given)[1]  # noqa: E731
         return on_free(lambda v: jax.jvp(gradient, (parts,), (v,))[1], v)
 
     @numerics.promotes
@@ -131,13 +109,37 @@ def _derivative(problem: _Problem, primals: Any, tangents: Any) -> tuple[Params,
         rtol = float(numerics.finfo(dtype).eps) ** 0.75
         return _conjugate_gradients(hessian, b, lambda v: on_free(preconditioner, v), rtol)
 
-    before, changes = (list(itertools.compress(all_, moving)) for all_ in (arrays, tangents[1]))
+    before, changes = (list(itertools.compress(xs, moving)) for xs in (leaves, tangent_leaves))
     _, (with_bounds, change) = jax.jvp(at, (before,), (changes,))
     # JAX's linear solve wants that each leaf depends on what moves, as this sum of all does.
     nothing = 0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(change))
     change = jax.tree.map(lambda leaf: leaf + nothing, change)
     step = jax.lax.custom_linear_solve(hessian, change, solve_linear, symmetric=True)
     return x, tree.sub(with_bounds, _joined(step, x))
+
+
+def _at(
+    evaluate: Callable[..., Evaluation], result: MinimizeResult, parts: Params, given: _Given
+) -> tuple[Params, Params]:
+    """The params, those at a bound moved with it, and the gradient of the free ones there.
+
+    ``parts`` are those of the params, of which the free ones count.
+    """
+    params, free = _joined(parts, result.params), _free(result, given)
+    if given.bounds is not None:
+
+        def moved(p: jax.Array, free: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+            return jnp.where(free, p, jnp.where(p <= low, low, high))
+
+        params = map_leaves(moved, params, free, *given.bounds)
+    found = evaluate(given.closed_over, params, given.arrays)
+    return params, _of_free(_parts(tree.conj(found.grad), result.value.dtype), free)
+
+
+def _free(result: MinimizeResult, given: _Given) -> Optional[Params]:
+    """Bools: the entries that are free at the minimum; None without bounds."""
+    bounds = given.bounds
+    return None if bounds is None else bounds.free(result.params, result.grad)
 
 
 def _of_free(parts: Params, free: Optional[Params]) -> Params:

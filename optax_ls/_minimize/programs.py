@@ -5,6 +5,7 @@ Outside a trace the host runs the loop in slices (see ``host.py``): ``start`` ma
 """
 
 import dataclasses
+import functools
 import inspect
 import weakref
 from collections.abc import Callable
@@ -86,6 +87,12 @@ def inputs_of(given: tuple[object, ...]) -> tuple[Arrays, tuple[object, ...], Py
     return arrays, tuple(None if chosen[k] else leaf for k, leaf in enumerate(leaves)), structure
 
 
+def rejoined(arrays: Arrays, others: tuple[object, ...], structure: PyTreeDef) -> Any:
+    """The inverse of :func:`inputs_of`."""
+    leaves = [other if x is None else x for x, other in zip(arrays, others, strict=True)]
+    return jax.tree.unflatten(structure, leaves)
+
+
 class Programs:
     """The functions that are compiled for an objective.
 
@@ -117,8 +124,7 @@ class Programs:
         self.evaluate = jax.jit(self._evaluate, inline=True)
 
     def _evaluate(self, params: Params, arrays: Arrays) -> objective.Evaluation:
-        leaves = [b if a is None else a for a, b in zip(arrays, self.others, strict=True)]
-        fun, inputs = jax.tree.unflatten(self.structure, leaves)
+        fun, inputs = rejoined(arrays, self.others, self.structure)
         fun = fun if self.find is None else self.find()
         found = evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
         checks.arrays("aux", found.aux)
@@ -165,7 +171,7 @@ class Programs:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
         params = jax.tree.map(jnp.asarray, params)
         flattening = Flattening.of(params, joins=self.settings.joins_leaves)
-        evaluate = guards.trace(
+        evaluate, closed_over = guards.trace(
             flattening.flatten_objective(
                 lambda p: self.evaluate(jax.tree.map(numerics.like, p, params), arrays)
             ),
@@ -178,7 +184,7 @@ class Programs:
         )
         state, history = loop.run(
             self.settings.search,
-            evaluate,
+            functools.partial(evaluate, closed_over),
             flattening.flatten_state(state),
             limits,
             flat_bounds,

@@ -212,7 +212,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     to_trial = is_first | accepted | is_lower
     arrival = tree.where(to_trial, trial.as_best, best)
 
-    fall = termination.fall(best.value, trial)
+    fall = _, flattens = termination.fall(best.value, trial)
     value = jnp.where(moves, arrival.value, state.value)
     is_pair = moves & ~is_first
     decision = Decision(
@@ -223,7 +223,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         keeps_best=is_lower & ~is_done,
         new_direction=moves | failed,
         # A search that gives up where the slope is no flatter had a direction of the wrong scale.
-        restarts=failed | (moves & searched.done & searched.failed & ~fall[1]),
+        restarts=failed | (moves & searched.done & searched.failed & ~flattens),
         is_pair=is_pair,
         # After a search that failed the pairs are kept until steepest descent has succeeded: that
         # may be the end.

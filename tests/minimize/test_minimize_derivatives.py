@@ -279,6 +279,17 @@ def test_derivatives_of_higher_order_are_those_of_the_closed_form(x64, derivativ
     assert jax.jit(found)(2.0) == pytest.approx(exact, rel=1e-9)
 
 
+@pytest.mark.parametrize("inner", [jax.jit, jax.checkpoint], ids=["jit", "checkpoint"])
+def test_traced_data_that_the_function_closes_over_stay_constants(x64, inner):
+    def summed(c, y):
+        fun = lambda x, c: jnp.sum((x - c * y) ** 2)  # noqa: E731
+        return jnp.sum(optax_ls.minimize(fun, jnp.zeros(2), args=(c,), implicit_diff=True).params)
+
+    assert jax.grad(inner(summed))(2.0, 5.0) == pytest.approx(10)
+    over = lambda c: jax.lax.scan(lambda s, y: (s + summed(c, y), None), 0.0, jnp.ones(3))  # noqa: E731
+    assert jax.grad(lambda c: over(c)[0])(2.0) == pytest.approx(6)
+
+
 def test_second_derivative_counts_the_motion_of_the_minimum(x64):
     def loss(a):
         return (logarithm(a) - 0.1) ** 2

@@ -28,7 +28,7 @@ from .. import numerics
 
 
 class Coefficients(NamedTuple):
-    """All of the memory that is not as long as the params, by slot.
+    """All of the memory that is not as long as the params, by slot, in the order of the state.
 
     Attributes:
         rho: ``(m,)``, 1 / <s, y> of each pair; zero in empty slots.
