@@ -10,6 +10,7 @@ as in the projected step of Morales & Nocedal, ACM TOMS 38 (2011), 7:1-7:4. So t
 smooth along the path up to there, as the line search wants it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple, Optional, Union
 
 import jax
@@ -60,10 +61,9 @@ class Bounds(NamedTuple):
             _like("bounds[1]", bounds[1], params, jnp.inf),
         )
         given.check(params)
-        pairs = zip(*map(jax.tree.leaves, given), strict=True)
-        moved = zip(*(_without_subnormals(low, high) for low, high in pairs), strict=True)
-        structure = jax.tree.structure(given.lower)
-        return cls(*(jax.tree.unflatten(structure, leaves) for leaves in moved))
+        pairs = jax.tree.map(_without_subnormals, *given)
+        outer, inner = jax.tree.structure(params), jax.tree.structure((0, 0))
+        return cls(*jax.tree.transpose(outer, inner, pairs))
 
     def check(self, params: Params) -> None:
         """Raises ValueError where a lower bound is above the upper one; only of known numbers."""
@@ -192,20 +192,18 @@ def _without_subnormals(low: Bound, high: Bound) -> tuple[Bound, Bound]:
 
     Bounds without a normal number between them become equal. Arrays of JAX stay as they are.
     """
-    new_low, new_high = _inwards(low, -1), _inwards(high, 1)
-    if isinstance(low, jax.Array) or isinstance(high, jax.Array):
-        return new_low, new_high
-    is_empty = new_low > new_high
-    if not np.any(is_empty):
-        return new_low, new_high
-    return np.where(is_empty, low, new_low), np.where(is_empty, low, new_high)
+    new_low, new_high = _normal(low, np.maximum), _normal(high, np.minimum)
+    if not (isinstance(low, jax.Array) or isinstance(high, jax.Array)):
+        is_empty = new_low > new_high
+        if np.any(is_empty):
+            return np.where(is_empty, low, new_low), np.where(is_empty, low, new_high)
+    return new_low, new_high
 
 
-def _inwards(bound: Bound, outwards: int) -> Bound:
-    """A bound without subnormal numbers; ``outwards`` is -1 for a lower one, 1 for an upper one."""
+def _normal(bound: Bound, inner: Callable[..., np.ndarray]) -> Bound:
+    """A bound whose subnormal numbers become 0 or the nearest normal one, the ``inner`` of both."""
     if isinstance(bound, jax.Array):
         return bound
     tiny = numerics.finfo(bound.dtype).tiny
-    inwards = np.where(np.sign(bound) == outwards, 0, -outwards * tiny)
     is_subnormal = (bound != 0) & (np.abs(bound) < tiny)
-    return np.where(is_subnormal, inwards, bound).astype(bound.dtype)
+    return np.where(is_subnormal, inner(np.sign(bound) * tiny, 0), bound).astype(bound.dtype)
