@@ -18,7 +18,7 @@ from .bounds import Bounds
 from .history import History
 from .result import MinimizeStatus
 from .state import MinimizeState
-from .step import Point, advance, along
+from .step import Vectors, advance, along
 from .termination import Limits, Pause
 
 Carry = tuple[MinimizeState, Optional[History]]
@@ -35,7 +35,7 @@ def run(
     begin: jax.Array,
     history: Optional[History],
     report: Optional[Callable[[MinimizeState, jax.Array, jax.Array], jax.Array]],
-) -> tuple[MinimizeState, Optional[History]]:
+) -> Carry:
     """The loop.
 
     Args:
@@ -73,19 +73,18 @@ def run(
         return new, history
 
     # One condition for a whole batch, so that nothing selects between carries.
-    final: Carry = jax.lax.while_loop(
+    state, history = jax.lax.while_loop(
         lambda carry: batching.any_element(goes_on(carry)), body, (state, history)
     )
-    return final
+    return state, history
 
 
 @numerics.promotes
-def best(state: MinimizeState, bounds: Optional[Bounds]) -> tuple[Point, jax.Array]:
+def best(state: MinimizeState, bounds: Optional[Bounds]) -> tuple[Vectors, jax.Array]:
     """The lowest point known and the value there; it may be a trial of an unfinished search."""
     memory, trial = state.memory, state.best
     is_lower = ~state.fresh & (trial.step > 0) & (trial.value < state.value)
     params = along(memory.params, trial.step, state.direction, bounds)
-    there = Point(params, state.best_grad, state.best_aux), trial.value
-    here = Point(memory.params, memory.updates, state.aux), state.value
-    lowest: tuple[Point, jax.Array] = tree.where(is_lower, there, here)
-    return lowest
+    there = Vectors(params, state.best_grad, state.best_aux), trial.value
+    here = Vectors(memory.params, memory.updates, state.aux), state.value
+    return tree.where(is_lower, there, here)

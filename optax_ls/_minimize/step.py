@@ -35,11 +35,8 @@ _LEAST_GAIN = 0.003
 # The path of a search bends where bounds change its slope by more than this fraction.
 _LEAST_BEND = 0.1
 
-_Found = tuple[Scalar, Params, Any]
-"""A value, a gradient and auxiliary output."""
 
-
-class Point(NamedTuple):
+class Vectors(NamedTuple):
     """The vectors at a point.
 
     Attributes:
@@ -65,7 +62,7 @@ class Trial(NamedTuple):
         relative_slope: the largest absolute value of a param times its derivative, at the iterate.
         radial_slope: the slope along the params themselves, at the iterate.
         is_finite: bool, whether value, gradient and params are finite.
-        bends: bool, whether the path to it bends at bounds; None without bounds.
+        is_bent: bool, whether the path to it bends at bounds; None without bounds.
     """
 
     step: jax.Array
@@ -76,7 +73,7 @@ class Trial(NamedTuple):
     relative_slope: jax.Array
     radial_slope: jax.Array
     is_finite: jax.Array
-    bends: Optional[jax.Array]
+    is_bent: Optional[jax.Array]
 
     @property
     def as_best(self) -> Best:
@@ -105,7 +102,7 @@ def evaluate_trial(
     evaluate: Callable[[Params], Evaluation],
     bounds: Optional[Bounds],
     state: MinimizeState,
-) -> tuple[Point, Trial]:
+) -> tuple[Vectors, Trial]:
     """Evaluates the objective at the step that the search asks for; first of all at the start."""
     dtype, iterate = state.value.dtype, state.memory
     first_step = first_step_of(state.progress, state.step)
@@ -113,15 +110,15 @@ def evaluate_trial(
     step = jnp.where(state.fresh, first_step, state.search.step).astype(dtype)
     step = jnp.where(state.num_evals == 0, 0, step)
     params = along(iterate.params, step, state.direction, bounds)
-    before = state.value, iterate.updates, state.aux
+    before = Evaluation(state.value, iterate.updates, state.aux)
 
-    def found_at(params: Params, before: _Found) -> _Found:
+    def evaluated(params: Params, before: Evaluation) -> Evaluation:
         found = evaluate(params)
-        return numerics.keep_types((found.value, tree.conj(found.grad), found.aux), before)
+        return numerics.keep_types(found._replace(grad=tree.conj(found.grad)), before)
 
     is_running = state.status == int(MinimizeStatus.RUNNING)
     value, grad, aux = isolation.isolate(
-        is_running, found_at, lambda _, before: before, params, before
+        is_running, evaluated, lambda _, before: before, params, before
     )
     steep, steep_before = grad, iterate.updates
     if bounds is not None:
@@ -138,18 +135,18 @@ def evaluate_trial(
         grads = *grads, masked(grad, bounds.moving(params, state.direction))
     pairs = [(iterate.params, steep_before), *((state.direction, g) for g in grads)]
     radial_slope, slope_init, slope, *beyond = reductions.inner(pairs, dtype)
-    bends = None
+    is_bent = None
     if bounds is not None:
         # Entries stop at their bounds at a step of 1. The slope there is that of the side on which
         # the value falls, and 0 if there is none: then the step is the minimum.
         (ahead,) = beyond
         largest = jnp.maximum(jnp.abs(slope_init), jnp.abs(slope))
-        bends = (step > 1) & (jnp.abs(ahead - slope) > _LEAST_BEND * largest)
+        is_bent = (step > 1) & (jnp.abs(ahead - slope) > _LEAST_BEND * largest)
         at_kink = jnp.where(slope > 0, slope, jnp.minimum(ahead, 0))
         slope = jnp.where(step < 1, slope, jnp.where(step > 1, ahead, at_kink))
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
     slopes = slope_init, slope, relative_slope, radial_slope
-    return Point(params, grad, aux), Trial(step, value, grad_norm, *slopes, is_finite, bends)
+    return Vectors(params, grad, aux), Trial(step, value, grad_norm, *slopes, is_finite, is_bent)
 
 
 def first_step_of(progress: Progress, last_step: jax.Array) -> jax.Array:
@@ -200,9 +197,9 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     gain = jnp.abs(trial.value - best.value)
     decrease = state.value - jnp.minimum(best.value, trial.value)
     gains_nothing = (best.step > 0) & trial.is_finite & (gain <= _LEAST_GAIN * decrease)
-    if trial.bends is not None:
+    if trial.is_bent is not None:
         # Interpolation between steps on both sides of a bend misleads.
-        gains_nothing |= trial.bends & (best.step > 0) & ~is_lower
+        gains_nothing |= trial.is_bent & (best.step > 0) & ~is_lower
     is_done = ~is_first & (searched.done | uphill | gains_nothing)
     # Where rounding hides the decrease a search may go up, but never above the start.
     not_above = trial.is_finite & (trial.value <= state.progress.value_init)
@@ -212,7 +209,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     to_trial = is_first | accepted | is_lower
     arrival = tree.where(to_trial, trial.as_best, best)
 
-    fall = _, flattens = termination.fall(best.value, trial)
+    falls, flattens = termination.shows_fall(best.value, trial)
     value = jnp.where(moves, arrival.value, state.value)
     is_pair = moves & ~is_first
     decision = Decision(
@@ -237,7 +234,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         search=searched,
         fresh=decision.new_direction,
         best=tree.where(decision.keeps_best, trial.as_best, best),
-        progress=termination.update(state, trial, decision, fall),
+        progress=termination.update(state, trial, decision, falls, flattens),
         step=jnp.where(is_pair, arrival.step, state.step),
         num_iters=state.num_iters + is_pair,
         num_evals=numerics.increment(state.num_evals),
@@ -247,12 +244,11 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
     new = new._replace(status=status)
     # Under vmap the loop goes on until all elements have stopped; this holds those that have.
     is_running = state.status == int(MinimizeStatus.RUNNING)
-    held: tuple[Decision, Scalars] = batching.hold(
+    return batching.hold(
         is_running,
         (decision, numerics.keep_types(new, state)),
-        (jax.tree.map(jnp.zeros_like, decision), state),
+        (tree.zeros_like(decision), state),
     )
-    return held
 
 
 def advance(
@@ -263,7 +259,7 @@ def advance(
     state: MinimizeState,
 ) -> tuple[MinimizeState, jax.Array]:
     """The state after one more evaluation, and whether the iterate moved."""
-    trial_point, trial = evaluate_trial(search, evaluate, bounds, state)
+    at_trial, trial = evaluate_trial(search, evaluate, bounds, state)
     scalars = Scalars.of(state)
     searched = jax.lax.cond(  # the evaluation of the start belongs to no search
         batching.any_element(state.num_evals > 0),
@@ -273,8 +269,13 @@ def advance(
     )
     decision, scalars = decide(limits, scalars, trial, searched)
     memory, best = state.memory, (state.best_grad, state.best_aux)
-    best = tree.where(decision.keeps_best, (trial_point.grad, trial_point.aux), best)
-    iterate = _move_iterate(state, trial_point, best, decision, bounds)
+    best = tree.where(decision.keeps_best, (at_trial.grad, at_trial.aux), best)
+
+    # The iterate moves to the trial, or to the best trial before it, or not.
+    before = Vectors(memory.params, memory.updates, state.aux)
+    params = along(memory.params, decision.step, state.direction, bounds)
+    chosen = tree.where(decision.to_trial, (at_trial.grad, at_trial.aux), best)
+    iterate = tree.where(decision.moves, Vectors(params, *chosen), before)
 
     free = None
     if bounds is not None:
@@ -304,22 +305,3 @@ def advance(
         best_aux=best[1],
     )
     return new, decision.moves
-
-
-def _move_iterate(
-    state: MinimizeState,
-    trial: Point,
-    best: tuple[Params, Any],
-    decision: Decision,
-    bounds: Optional[Bounds],
-) -> Point:
-    """The iterate at the trial, at the best trial before, or where it was.
-
-    ``best`` is the gradient and the auxiliary output at the best trial.
-    """
-    before = state.memory
-    params = along(before.params, decision.step, state.direction, bounds)
-    grad, aux = tree.where(decision.to_trial, (trial.grad, trial.aux), best)
-    here = Point(before.params, before.updates, state.aux)
-    moved: Point = tree.where(decision.moves, Point(params, grad, aux), here)
-    return moved

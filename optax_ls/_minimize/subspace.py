@@ -108,8 +108,8 @@ def of_free_entries(
     s_s, s_y, y_y, whole = reductions.sums(local, (*rows, free), shapes, dtype)
     if coefficients.bends is not None:
         bends = coefficients.bends
-        bent = bends[:, None] * s_y.T
-        y_y = y_y + bent + bent.T + bends[:, None] * s_s * bends[None, :]
+        change = bends[:, None] * s_y.T
+        y_y = y_y + change + change.T + bends[:, None] * s_s * bends[None, :]
         s_y = s_y + bends[:, None] * s_s
     ss, zero = jnp.diagonal(s_s), jnp.zeros_like(whole)
     empty = coefficients._replace(

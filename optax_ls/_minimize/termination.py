@@ -151,7 +151,7 @@ class Progress(NamedTuple):
         return jnp.maximum(self.falling, jax.lax.div(self.growing, per_trial))
 
 
-def fall(lowest: jax.Array, trial: "Trial") -> tuple[jax.Array, jax.Array]:
+def shows_fall(lowest: jax.Array, trial: "Trial") -> tuple[jax.Array, jax.Array]:
     """Two bools: a trial shows a fall without end; it shows that the fall ends.
 
     ``lowest`` is the lowest value of the search before.
@@ -188,10 +188,10 @@ def _is_noise(trial: "Trial", change: jax.Array) -> jax.Array:
 
 
 def update(
-    state: "Scalars", trial: "Trial", decision: "Decision", fall: tuple[jax.Array, jax.Array]
+    state: "Scalars", trial: "Trial", decision: "Decision", falls: jax.Array, flattens: jax.Array
 ) -> Progress:
-    """The progress after an evaluation; ``fall`` is what :func:`fall` returned for the trial."""
-    before, is_first, (falls, flattens) = state.progress, state.num_evals == 0, fall
+    """The progress after an evaluation; for ``falls`` and ``flattens`` see :func:`shows_fall`."""
+    before, is_first = state.progress, state.num_evals == 0
     (value_before, value), iterated = decision.values, decision.is_pair
     eps, is_counted = float(numerics.finfo(value.dtype).eps), trial.is_finite & ~is_first
     # The change of the value if it or the params change by one unit in the last place.
