@@ -17,7 +17,6 @@ import numpy as np
 from jax.tree_util import PyTreeDef
 
 from .._core.numerics import DType
-from .._core.objective import Evaluation
 from .._core.types import Params
 from .bounds import Bounds
 from .state import MinimizeState
@@ -96,9 +95,8 @@ class Flattening:
             for k, part in zip(group, parts, strict=True):
                 leaves[k] = part.reshape(*leading, *self.shapes[k])
         leaves.update(zip(self._alone, flat[len(self.groups) :], strict=True))
-        tree: Params = jax.tree.unflatten(
-            self.structure, [leaves[k] for k in range(len(self.shapes))]
-        )
+        in_order = [leaves[k] for k in range(len(self.shapes))]
+        tree: Params = jax.tree.unflatten(self.structure, in_order)
         return tree
 
     def flatten_bounds(self, bounds: Bounds) -> Bounds:
@@ -119,17 +117,6 @@ class Flattening:
     def unflatten_state(self, state: MinimizeState) -> MinimizeState:
         """The inverse of ``flatten_state``."""
         return _over_trees(self.unflatten, state)
-
-    def flatten_objective(
-        self, evaluate: Callable[[Params], Evaluation]
-    ) -> Callable[[Params], Evaluation]:
-        """The objective as a function of flattened params, with a flattened gradient."""
-
-        def of_flat(flat: Params) -> Evaluation:
-            found = evaluate(self.unflatten(flat))
-            return found._replace(grad=self.flatten(found.grad))
-
-        return of_flat
 
 
 def _over_trees(change: Callable[..., Params], state: MinimizeState) -> MinimizeState:

@@ -121,7 +121,7 @@ class Programs:
         self.advance = jax.jit(self._advance, donate_argnums=(6, 7))
         self.whole: Callable[..., MinimizeResult] = jax.jit(self._whole, static_argnames="report")
         # Compiled, so that all that use it trace it once.
-        self.evaluate = jax.jit(self._evaluate, inline=True)
+        self.evaluate: Callable[..., objective.Evaluation] = jax.jit(self._evaluate, inline=True)
 
     def _evaluate(self, params: Params, arrays: Arrays) -> objective.Evaluation:
         fun, inputs = rejoined(arrays, self.others, self.structure)
@@ -171,13 +171,14 @@ class Programs:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
         params = jax.tree.map(jnp.asarray, params)
         flattening = Flattening.of(params, joins=self.settings.joins_leaves)
-        evaluate, closed_over = guards.trace(
-            flattening.flatten_objective(
-                lambda p: self.evaluate(jax.tree.map(numerics.like, p, params), arrays)
-            ),
-            jax.eval_shape(flattening.flatten, params),
-        )
 
+        def evaluate_flat(flat: Params) -> objective.Evaluation:
+            inside = jax.tree.map(numerics.like, flattening.unflatten(flat), params)
+            found = self.evaluate(inside, arrays)
+            return found._replace(grad=flattening.flatten(found.grad))
+
+        flat_params = jax.eval_shape(flattening.flatten, params)
+        evaluate, closed_over = guards.trace(evaluate_flat, flat_params)
         flat_bounds = None if bounds is None else flattening.flatten_bounds(bounds)
         in_loop = report and (
             lambda state, *happened: report(flattening.unflatten_state(state), *happened)
