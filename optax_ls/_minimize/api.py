@@ -178,8 +178,7 @@ def minimize(
             raise ValueError("state.memory.params are outside the bounds: begin anew without state")
         if implicit_diff:
             return solve_with_derivatives(fun, params, inputs, settings, box, limits, state, report)
-        given = fun, params, inputs, box, limits, state
-        given = not_differentiable(_NO_DERIVATIVE, given)
+        given = not_differentiable(_NO_DERIVATIVE, (fun, params, inputs, box, limits, state))
         fun, params, inputs, box, limits, state = given
         return solve(fun, params, inputs, settings, box, limits, state, report)
 
@@ -234,9 +233,9 @@ def _check_state(state: MinimizeState, params: Params, settings: Settings) -> No
             f"the counters of state have dtype {state.num_iters.dtype}, {counter} is needed: the "
             "state was made with another setting of jax_enable_x64"
         )
-    nothing = jax.eval_shape(settings.search.start, *(np.float32(1),) * 3)
-    if type(nothing) is not type(state.search):
+    needed = jax.eval_shape(settings.search.start, *(np.float32(1),) * 3)
+    if type(needed) is not type(state.search):
         raise ValueError(
             f"state is in the middle of another line search: it holds a "
-            f"{type(state.search).__name__}, linesearch needs a {type(nothing).__name__}"
+            f"{type(state.search).__name__}, linesearch needs a {type(needed).__name__}"
         )

@@ -101,7 +101,8 @@ def _in_slices(
             if observer is not None:
                 moved = counts[0] > before[0] or before[1] == 0
                 if observer.observe_result(result, moved, ended) and not ended:
-                    return _stopped(result)
+                    status = numerics.counter(int(MinimizeStatus.STOPPED_BY_CALLBACK))
+                    return result._replace(status=status, state=state._replace(status=status))
             if ended:
                 return result
     except KeyboardInterrupt as interrupt:
@@ -125,12 +126,6 @@ def _interrupts_deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         if received:
             handler(*received[-1])
-
-
-def _stopped(result: MinimizeResult) -> MinimizeResult:
-    """The result of a run that the callback has stopped."""
-    status = numerics.counter(int(MinimizeStatus.STOPPED_BY_CALLBACK))
-    return result._replace(status=status, state=result.state._replace(status=status))
 
 
 class Pace:

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from .._core import numerics, placement, tree
 from .._core.lbfgs.inverse_hessian import inverse_hessian
 from .._core.objective import Evaluation
-from .._core.types import Params, Tree, map_leaves
+from .._core.types import Params, map_leaves
 from . import guards
 from .bounds import Bounds, masked
 from .host import solve
@@ -35,8 +35,8 @@ def solve_with_derivatives(
     report: Optional[Reporter],
 ) -> MinimizeResult:
     """As ``solve``; params, value and aux of the result are differentiable, any number of times."""
-    given = fun, inputs, bounds, params, state
-    fixed_fun, fixed_inputs, fixed_bounds, params, state = _frozen(given)
+    given = map_leaves(_without_derivative, (fun, inputs, bounds, params, state))
+    fixed_fun, fixed_inputs, fixed_bounds, params, state = given
     result = solve(fixed_fun, params, fixed_inputs, settings, fixed_bounds, limits, state, report)
     arrays, others, structure = inputs_of((fun, inputs))
 
@@ -65,15 +65,16 @@ class _Given(NamedTuple):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _minimum(evaluate: Callable[..., Evaluation], result: MinimizeResult, given: _Given) -> Params:
+def _minimum(
+    evaluate: Callable[..., Evaluation], result: MinimizeResult[Params], given: _Given
+) -> Params:
     """The params of a result, as a function of what is given.
 
     Where grad f(x, theta) = 0 defines x(theta), a change of theta moves x by -H d(grad f), with H
     the inverse Hessian at x. H is applied by conjugate gradients with the L-BFGS matrix as the
     preconditioner. With bounds this holds for the free entries; the others move with their bounds.
     """
-    params: Params = result.params
-    return params
+    return result.params
 
 
 @functools.partial(_minimum.defjvp, symbolic_zeros=True)
@@ -180,13 +181,8 @@ def _conjugate_gradients(
     return jax.lax.while_loop(goes_on, body, placement.beside(first, scaled))[0]
 
 
-def _frozen(inputs: Tree) -> Tree:
-    """The same without derivatives."""
-
-    def frozen(x: Any) -> Any:
-        return jax.lax.stop_gradient(x) if isinstance(x, jax.core.Tracer) else x
-
-    return map_leaves(frozen, inputs)
+def _without_derivative(x: Any) -> Any:
+    return jax.lax.stop_gradient(x) if isinstance(x, jax.core.Tracer) else x
 
 
 def _parts(params: Params, dtype: DTypeLike) -> Params:

@@ -88,7 +88,7 @@ def _history_of(result: Any) -> History:
 
 
 def new_figure() -> Any:
-    """An empty figure of matplotlib's, known to nobody else.
+    """An empty figure of matplotlib, not registered with pyplot.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -98,14 +98,12 @@ class Reporter:
         return report
 
 
+@dataclasses.dataclass(frozen=True)
 class Observer:
     """Shows the progress of a run, or of several under vmap, and asks the user's callback."""
 
-    def __init__(
-        self, callback: Optional[Callable[[IterationInfo], object]], bar: Optional["_Bar"]
-    ) -> None:
-        self.callback = callback
-        self.bar = bar
+    callback: Optional[Callable[[IterationInfo], object]]
+    bar: Optional["_Bar"]
 
     def observe(
         self,

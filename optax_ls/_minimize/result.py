@@ -167,32 +167,27 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         return self.num_evals
 
     def __repr__(self) -> str:
-        if not all(_is_known(x) for x in (self.value, self.status)):
+        if not all(_is_concrete(x) for x in (self.value, self.status)):
             return f"MinimizeResult(params={self.params}, value={self.value}, status={self.status})"
         summary, leaves = _params(self.params)
+        if self.active is None:
+            grad_norm = "max |grad|", _largest(self.grad, np.shape(self.status))
+            at_bounds = []
+        else:
+            grad_norm = "max |proj g|", _on_host(self.state.grad_norm)
+            count = sum(np.count_nonzero(_on_host(leaf)) for leaf in jax.tree.leaves(self.active))
+            at_bounds = [("at a bound", f"{count:,}")]
         rows = [
             ("value", _span(self.value, ".10g")),
-            self._row_of_grad(),
+            (grad_norm[0], _span(grad_norm[1], ".3g")),
             ("iterations", _span(self.num_iters, "d")),
             ("evaluations", _span(self.num_evals, "d")),
             ("params", summary),
-            *self._row_of_bounds(),
+            *at_bounds,
             ("success", _span(self.success, "")),
         ]
         lines = [f"  {name:12} {value}" for name, value in rows]
         return "\n".join(["MinimizeResult", *lines, f"  {self.message}", *leaves])
-
-    def _row_of_grad(self) -> tuple[str, str]:
-        """The largest entry of the gradient for the table; with bounds, of the projected one."""
-        if self.active is not None:
-            return "max |proj g|", _span(self.state.grad_norm, ".3g")
-        return "max |grad|", _span(_largest(self.grad, np.shape(self.status)), ".3g")
-
-    def _row_of_bounds(self) -> list[tuple[str, str]]:
-        """The number of entries at a bound, for the table; nothing without bounds."""
-        active = jax.tree.leaves(self.active)
-        count = sum(np.count_nonzero(_on_host(leaf)) for leaf in active)
-        return [("at a bound", f"{count:,}")] if active else []
 
 
 # The message.
@@ -262,7 +257,7 @@ _CAUSES: dict[MinimizeStatus, Callable[[MinimizeResult, np.ndarray], Reasons]] =
 # The table.
 
 
-def _is_known(x: object) -> bool:
+def _is_concrete(x: object) -> bool:
     is_array = isinstance(x, (jax.Array, np.ndarray, np.generic))
     return is_array and not isinstance(x, jax.core.Tracer)
 
