@@ -17,7 +17,7 @@ import pytest
 from optax_ls._tools.cli import main
 from optax_ls._tools.vendor.origin import CHECKOUT, RECORD, Origin, Record
 from optax_ls._tools.vendor.replace import put
-from optax_ls._tools.vendor.selection import Tree
+from optax_ls._tools.vendor.selection import Copy
 from optax_ls._tools.vendor.verify import SUMS, digest
 
 ROOT = Path(__file__).parents[1]
@@ -32,9 +32,9 @@ def small_tree(text="1", **more):
     files.update({name: contents.encode() for name, contents in more.items()})
     record = Record("library", "0.1.0", None, None, ">=3.10", {"jax": ">=0.4.30"})
     files[RECORD] = json.dumps({"format": 2, "project": "optax_ls", **record._asdict()}).encode()
-    sums = Tree(files, record).sums.items()
+    sums = Copy(files, record).sums.items()
     files[SUMS] = "".join(f"{sha256}  {path}\n" for path, sha256 in sums).encode()
-    return Tree(files, record)
+    return Copy(files, record)
 
 
 def contents(folder):

@@ -11,7 +11,7 @@ from . import verify
 from .changes import new_entries
 from .origin import CHANGELOG, VENDORED, Origin, Record, compare, find_origin, read_record
 from .replace import check_replaceable, put, target_of
-from .selection import LIBRARY, SELECTIONS, Tree, compose
+from .selection import LIBRARY, SELECTIONS, Copy, compose
 
 
 def add_vendor(commands: Any) -> None:
@@ -54,23 +54,23 @@ def _vendor(options: argparse.Namespace) -> int:
     origin = find_origin()
     target = target_of(options.dest, options.name, origin)
     old = _old_record(target)
-    trees = compose(origin)
-    tree = trees[options.parts or (old.parts if old and old.parts in SELECTIONS else LIBRARY)]
+    copies = compose(origin)
+    copy = copies[options.parts or (old.parts if old and old.parts in SELECTIONS else LIBRARY)]
     if options.check:
-        return _check(tree, target, old)
-    changes = _changes(tree, target, old)
+        return _check(copy, target, old)
+    changes = _changes(copy, target, old)
     place = verify.printable(target)
     if options.dry_run:
         try:
-            kept: Any = check_replaceable(target, options.force)
+            kept: object = check_replaceable(target, options.force)
         except OSError as error:
             raise CommandError(f"cannot read {target}: {error.strerror or error}") from None
-        print(f"would vendor {tree.record} to {place}")
-        print(*(f"  {path}" for path in sorted(tree.files)), *_sizes(trees), sep="\n")
+        print(f"would vendor {copy.record} to {place}")
+        print(*(f"  {path}" for path in sorted(copy.files)), *_sizes(copies), sep="\n")
     else:
-        kept = put(tree, target, force=options.force)
-        print(f"vendored {tree.record} to {place}")
-        print(f"{verify.SUMS} has SHA-256 {verify.digest(tree.files[verify.SUMS])}")
+        kept = put(copy, target, force=options.force)
+        print(f"vendored {copy.record} to {place}")
+        print(f"{verify.SUMS} has SHA-256 {verify.digest(copy.files[verify.SUMS])}")
     for line in changes:
         print(line)
     if kept:
@@ -91,7 +91,7 @@ def _old_record(target: Path) -> Optional[Record]:
         return None
 
 
-def _changes(tree: Tree, target: Path, old: Optional[Record]) -> list[str]:
+def _changes(copy: Copy, target: Path, old: Optional[Record]) -> list[str]:
     """What is new since the copy that is replaced, in lines."""
     if old is None:
         return []
@@ -99,31 +99,31 @@ def _changes(tree: Tree, target: Path, old: Optional[Record]) -> list[str]:
         changelog = (target / CHANGELOG).read_text("utf-8", "replace")
     except OSError:
         changelog = ""
-    entries = new_entries(changelog, tree.files[CHANGELOG].decode())
+    entries = new_entries(changelog, copy.files[CHANGELOG].decode())
     news = ["new in the changelog since then:", *entries] if entries else []
     return [f"the old copy is {old}", *news]
 
 
-def _sizes(trees: dict[str, Tree]) -> list[str]:
+def _sizes(copies: dict[str, Copy]) -> list[str]:
     """A table of the sizes of the selections."""
     lines = ["selection   files  lines of Python      bytes"]
-    for name, tree in trees.items():
-        files, python, size = tree.size
+    for name, copy in copies.items():
+        files, python, size = copy.size
         lines.append(f"{name:<10}  {files:>5}  {python:>15,}  {size:>9,}")
     return lines
 
 
-def _check(tree: Tree, target: Path, old: Optional[Record]) -> int:
+def _check(copy: Copy, target: Path, old: Optional[Record]) -> int:
     if old is None:
         raise CommandError(f"there is no copy in {target}")
     files = verify.files_in(target)
-    found = verify.differences(tree.sums, {x: f for x, f in files.items() if x != verify.SUMS})
+    found = verify.differences(copy.sums, {x: f for x, f in files.items() if x != verify.SUMS})
     if not found:
-        print(f"{verify.printable(target)} is {tree.record}")
+        print(f"{verify.printable(target)} is {copy.record}")
         return SUCCESS
-    print(*found, *_changes(tree, target, old), sep="\n")
+    print(*found, *_changes(copy, target, old), sep="\n")
     number = f"{len(found)} file{'s' if len(found) > 1 else ''}"
-    print(f"{tree.record} would change {number} of {verify.printable(target)}")
+    print(f"{copy.record} would change {number} of {verify.printable(target)}")
     return NO_SUCCESS
 
 
@@ -147,14 +147,13 @@ def _verify(options: argparse.Namespace) -> int:
     origin = find_origin() if options.dir is None else Origin(VENDORED, Path(options.dir))
     if origin.kind == VENDORED:
         return verify.main(origin.package)
-    place = verify.printable(origin.package)
     try:
         sums, found = compare(origin)
     except (OSError, ValueError) as error:
+        place = verify.printable(origin.package)
         raise CommandError(f"{place} cannot be compared: {error}") from None
     if found:
-        number = f"{len(found)} file{'s are' if len(found) > 1 else ' is'}"
-        print(*found, f"{place}: {number} not as RECORD says", sep="\n")
+        print(verify.summary(origin.package, found, "RECORD"))
         return NO_SUCCESS
     print(f"{PROJECT} {__version__}, {len(sums)} files as in RECORD")
     return SUCCESS

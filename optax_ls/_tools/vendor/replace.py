@@ -16,7 +16,7 @@ from typing import Optional
 from .. import CommandError
 from . import verify
 from .origin import Differs, Origin
-from .selection import Tree
+from .selection import Copy
 
 
 def target_of(dest: str, name: str, origin: Origin) -> Path:
@@ -38,33 +38,33 @@ def target_of(dest: str, name: str, origin: Origin) -> Path:
 
 
 def check_replaceable(target: Path, force: bool) -> list[str]:
-    """The reasons to keep the tree in a place; without ``force`` there must be none."""
+    """The reasons to keep the copy in a place; without ``force`` there must be none."""
     if (reasons := reasons_to_keep(target)) and not force:
         raise Differs(target, reasons, "; --force replaces it, and keeps it beside")
     return reasons
 
 
-def reasons_to_keep(tree: Path) -> list[str]:
-    """The reasons not to remove a tree, a line each; none where there is no tree."""
-    if tree.is_symlink():
+def reasons_to_keep(target: Path) -> list[str]:
+    """The reasons not to remove an old copy, a line each; none where there is nothing."""
+    if target.is_symlink():
         return ["it is a link"]
-    if not tree.exists():
+    if not target.exists():
         return []
-    if not tree.is_dir():
+    if not target.is_dir():
         return ["it is not a folder"]
     try:
-        return verify.verify(tree)[1]
+        return verify.verify(target)[1]
     except ValueError as error:
         return [str(error)]
 
 
-def put(tree: Tree, target: Path, *, force: bool = False) -> Optional[Path]:
-    """Writes a tree and puts it in its place atomically.
+def put(copy: Copy, target: Path, *, force: bool = False) -> Optional[Path]:
+    """Writes a copy and puts it in its place atomically.
 
-    At every moment the place holds the old tree or the new one. Where the system cannot exchange
-    two folders, the place is empty between two renamings, and the old tree is whole beside it.
-    ``force`` replaces a tree that differs from its record, and keeps it beside. Returns the folder
-    that keeps it; None if there was no tree, or one as its record says.
+    At every moment the place holds the old copy or the new one. Where the system cannot exchange
+    two folders, the place is empty between two renamings, and the old copy is whole beside it.
+    ``force`` replaces a copy that differs from its record, and keeps it beside. Returns the folder
+    that keeps it; None if there was no copy, or one as its record says.
     """
     made = not os.path.lexists(target.parent)
     try:
@@ -72,7 +72,7 @@ def put(tree: Tree, target: Path, *, force: bool = False) -> Optional[Path]:
         with _draft_folder(target) as drafts:
             reasons = check_replaceable(target, force)
             draft = drafts / target.name
-            for path, contents in tree.files.items():
+            for path, contents in copy.files.items():
                 (draft / path).parent.mkdir(parents=True, exist_ok=True)
                 (draft / path).write_bytes(contents)
             old = _replace(target, draft)
@@ -146,7 +146,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _removed(old: Path, target: Path) -> Optional[Path]:
-    """Removes an old tree and returns None; returns it if it was changed in the last moment."""
+    """Removes an old copy and returns None; returns it if it was changed in the last moment."""
     try:
         if reasons_to_keep(old):
             return old

@@ -45,7 +45,7 @@ _SETTINGS = {
 }
 
 
-class Tree(NamedTuple):
+class Copy(NamedTuple):
     """The files of a copy, by path, and its record, which is one of them."""
 
     files: Mapping[str, bytes]
@@ -63,7 +63,7 @@ class Tree(NamedTuple):
         return len(self.files), lines, sum(map(len, self.files.values()))
 
 
-def compose(origin: Origin) -> dict[str, Tree]:
+def compose(origin: Origin) -> dict[str, Copy]:
     """The copies that a package can make of itself, by selection.
 
     Raises:
@@ -73,7 +73,7 @@ def compose(origin: Origin) -> dict[str, Tree]:
     for name in ("LICENSE", CHANGELOG, "third_party_licenses/README.md"):
         if name not in files:
             raise CommandError(f"{origin.package} has no {name}, which is part of every copy")
-    trees = {}
+    copies = {}
     for parts in SELECTIONS:
         record = Record(parts, __version__, revision, date, REQUIRES_PYTHON, REQUIRES)
         fields = {"format": FORMAT, "project": PROJECT, **record._asdict()}
@@ -83,10 +83,10 @@ def compose(origin: Origin) -> dict[str, Tree]:
             NOTE: _note(record).encode(),
             RECORD: (json.dumps(fields, indent=2) + "\n").encode(),
         }
-        sums = Tree(made, record).sums.items()
+        sums = Copy(made, record).sums.items()
         made[SUMS] = "".join(f"{sha256}  {path}\n" for path, sha256 in sums).encode()
-        trees[parts] = Tree(made, record)
-    return trees
+        copies[parts] = Copy(made, record)
+    return copies
 
 
 def _selected(files: Mapping[str, bytes], parts: str) -> dict[str, bytes]:

@@ -96,6 +96,12 @@ def verify(folder: Any) -> tuple[dict[str, str], list[str]]:
     return sums, differences(sums, files)
 
 
+def summary(place: object, found: list[str], record: str) -> str:
+    """The differences of a place from its record, and their number, in lines."""
+    number = f"{len(found)} files are" if len(found) > 1 else "1 file is"
+    return "\n".join([*found, f"{printable(place)}: {number} not as {record} says"])
+
+
 def main(folder: Any) -> int:
     """Prints how a folder compares with its sums; returns the exit status."""
     try:
@@ -105,8 +111,7 @@ def main(folder: Any) -> int:
         print(f"{printable(folder)} cannot be compared: {printable(error)}", file=sys.stderr)
         return 2
     if found:
-        number = f"{len(found)} files are" if len(found) > 1 else "1 file is"
-        print(*found, f"{printable(folder)}: {number} not as {SUMS} says", sep="\n")
+        print(summary(folder, found, SUMS))
         return 1
     print(f"{len(sums)} files as in {SUMS}, whose SHA-256 is {sha256}")
     return 0
