@@ -16,7 +16,7 @@ from .._core.lbfgs.memory import Rows
 from .._core.types import Params, map_leaves
 from . import subspace
 from .bounds import Bounds, masked
-from .subspace import Free
+from .subspace import FreeEntries
 
 
 class Decision(NamedTuple):
@@ -59,21 +59,13 @@ def new_direction(
     decision: Decision,
     largest: jax.Array,
     bounds: Optional[Bounds],
-    free: Optional[Free],
+    free: Optional[FreeEntries],
 ) -> tuple[Coefficients, Params]:
     """The memory with the new pair, if there is one, and minus H g where a new direction is due.
 
-    Args:
-        coefficients: before the pair.
-        old_direction: tree, the direction before.
-        rows: of the memory, with the new pair.
-        pair: two trees, what the rows of the next slot hold.
-        params: tree, the iterate.
-        g: tree, the gradient there.
-        decision: what happens in this iteration of the loop.
-        largest: scalar, the largest absolute value in the gradient.
-        bounds: of the params, or None.
-        free: the free entries; None without bounds.
+    ``coefficients`` are those before the pair, ``rows`` already contain it: ``pair`` is what the
+    rows of the next slot hold. ``g`` is the gradient at the iterate ``params``, and ``largest`` the
+    largest absolute value in it. Without bounds, ``bounds`` and ``free`` are None.
     """
     if free is not None:
         g = masked(g, free.now)
@@ -110,7 +102,7 @@ def _with_pair(
     pair: tuple[Params, Params],
     g: Params,
     decision: Decision,
-    free: Optional[Free],
+    free: Optional[FreeEntries],
 ) -> tuple[Coefficients, Products, jax.Array, Optional[jax.Array]]:
     """The coefficients with the new pair, its inner products, and whether it entered.
 

@@ -21,7 +21,7 @@ import numpy as np
 from .._core import numerics, placement
 from .._core.types import Params
 from .bounds import Bounds
-from .programs import Arrays, Inputs, Programs, Settings, Shapes, look_up
+from .programs import ArrayLeaves, Inputs, Programs, Settings, Shapes, look_up
 from .reporting import Reporter
 from .result import MinimizeResult, MinimizeStatus
 from .state import MinimizeState
@@ -67,7 +67,7 @@ def _is_traced(tree: object) -> bool:
 def _in_slices(
     programs: Programs,
     params: Params,
-    arrays: Arrays,
+    arrays: ArrayLeaves,
     bounds: Optional[Bounds],
     limits: Limits,
     state: Optional[MinimizeState],

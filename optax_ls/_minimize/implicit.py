@@ -17,7 +17,7 @@ from .._core.types import Params, map_leaves
 from . import guards
 from .bounds import Bounds, masked
 from .host import solve
-from .programs import Arrays, Inputs, Settings, evaluator, inputs_of, rejoined
+from .programs import ArrayLeaves, Inputs, Settings, evaluator, inputs_of, rejoined
 from .reporting import Reporter
 from .result import MinimizeResult
 from .state import MinimizeState
@@ -40,7 +40,7 @@ def solve_with_derivatives(
     result = solve(fixed_fun, params, fixed_inputs, settings, fixed_bounds, limits, state, report)
     arrays, others, structure = inputs_of((fun, inputs))
 
-    def evaluate(params: Params, arrays: Arrays) -> Evaluation:
+    def evaluate(params: Params, arrays: ArrayLeaves) -> Evaluation:
         fun, inputs = rejoined(arrays, others, structure)
         return evaluator(fun, inputs, settings, result.value.dtype)(params)
 
@@ -60,7 +60,7 @@ class _Given(NamedTuple):
     """
 
     bounds: Optional[Bounds]
-    arrays: Arrays
+    arrays: ArrayLeaves
     closed_over: list[jax.Array]
 
 

@@ -36,19 +36,11 @@ def run(
     history: Optional[History],
     report: Optional[Callable[[MinimizeState, jax.Array, jax.Array], jax.Array]],
 ) -> Carry:
-    """The loop.
+    """Runs the loop from a state to the end, or to a pause, with the status RUNNING.
 
-    Args:
-        search: the line search.
-        evaluate: the objective.
-        state: where to begin.
-        limits: when to stop.
-        bounds: of the params, or None.
-        pause: when to leave the loop with the status RUNNING; None for never.
-        begin: counter, the iterations before row 0 of the history.
-        history: to be filled, or None.
-        report: a function of the state, of whether the iterate moved, and of whether that was the
-            end, that returns whether to stop; None without reports.
+    The history is filled from row 0, which is the state after ``begin`` iterations. ``report`` is a
+    function of the state, of whether the iterate moved, and of whether that was the end; it returns
+    whether to stop.
     """
 
     def is_running(carry: Carry) -> jax.Array:

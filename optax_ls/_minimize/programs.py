@@ -29,7 +29,7 @@ from .result import MinimizeResult
 from .state import MinimizeState, init
 from .termination import Limits, Pause, status_before
 
-Arrays = list[Optional[ArrayLike]]
+ArrayLeaves = list[Optional[ArrayLike]]
 """The leaves of an objective and its arguments that are arrays; None for the others."""
 Shapes = tuple[tuple[int, ...], ...]
 """The shapes of the inputs of a program."""
@@ -63,11 +63,11 @@ class Settings:
     joins_leaves: bool
 
 
-def inputs_of(given: tuple[object, ...]) -> tuple[Arrays, tuple[object, ...], PyTreeDef]:
+def inputs_of(given: tuple[object, ...]) -> tuple[ArrayLeaves, tuple[object, ...], PyTreeDef]:
     """Splits a function and its arguments into the inputs of a program and its constants.
 
-    Inputs are arrays of numbers, and numbers of Python but those of a function that is a tree: in
-    an Equinox module they are constants, as for ``equinox.filter_jit``.
+    Inputs are arrays of numbers, and Python numbers in the arguments. Python numbers in a function
+    that is a tree are constants, as in an Equinox module for ``equinox.filter_jit``.
 
     Returns:
         The leaves that are inputs, with None for the others; the others, with None for inputs; and
@@ -87,7 +87,7 @@ def inputs_of(given: tuple[object, ...]) -> tuple[Arrays, tuple[object, ...], Py
     return arrays, tuple(None if chosen[k] else leaf for k, leaf in enumerate(leaves)), structure
 
 
-def rejoined(arrays: Arrays, others: tuple[object, ...], structure: PyTreeDef) -> Any:
+def rejoined(arrays: ArrayLeaves, others: tuple[object, ...], structure: PyTreeDef) -> Any:
     """The inverse of :func:`inputs_of`."""
     leaves = [other if x is None else x for x, other in zip(arrays, others, strict=True)]
     return jax.tree.unflatten(structure, leaves)
@@ -123,7 +123,7 @@ class Programs:
         # Compiled, so that all that use it trace it once.
         self.evaluate: Callable[..., objective.Evaluation] = jax.jit(self._evaluate, inline=True)
 
-    def _evaluate(self, params: Params, arrays: Arrays) -> objective.Evaluation:
+    def _evaluate(self, params: Params, arrays: ArrayLeaves) -> objective.Evaluation:
         fun, inputs = rejoined(arrays, self.others, self.structure)
         fun = fun if self.find is None else self.find()
         found = evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
@@ -133,7 +133,7 @@ class Programs:
     def _start(
         self,
         params: Params,
-        arrays: Arrays,
+        arrays: ArrayLeaves,
         bounds: Optional[Bounds],
         limits: Limits,
         state: Optional[MinimizeState],
@@ -159,7 +159,7 @@ class Programs:
     def _advance(
         self,
         params: Params,
-        arrays: Arrays,
+        arrays: ArrayLeaves,
         bounds: Optional[Bounds],
         limits: Limits,
         begin: Counter,
@@ -213,7 +213,7 @@ class Programs:
     def _whole(
         self,
         params: Params,
-        arrays: Arrays,
+        arrays: ArrayLeaves,
         bounds: Optional[Bounds],
         limits: Limits,
         state: Optional[MinimizeState],
@@ -235,7 +235,9 @@ _MOST = 64
 _PROGRAMS: "weakref.WeakKeyDictionary[object, dict[object, Programs]]" = weakref.WeakKeyDictionary()
 
 
-def look_up(fun: Callable[..., Any], inputs: Inputs, settings: Settings) -> tuple[Programs, Arrays]:
+def look_up(
+    fun: Callable[..., Any], inputs: Inputs, settings: Settings
+) -> tuple[Programs, ArrayLeaves]:
     """The programs for an objective, and the arrays that are their inputs."""
     # A callable that is a tree (an Equinox module, a jax.tree_util.Partial) has arrays of its own.
     is_tree = not jax.tree_util.all_leaves([fun])

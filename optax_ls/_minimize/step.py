@@ -27,7 +27,7 @@ from .bounds import Bounds, masked
 from .descent import Decision, new_direction
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
-from .subspace import Free
+from .subspace import FreeEntries
 from .termination import Limits, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
@@ -279,7 +279,7 @@ def advance(
 
     free = None
     if bounds is not None:
-        free = Free(
+        free = FreeEntries(
             bounds.free(memory.params, memory.updates), bounds.free(iterate.params, iterate.grad)
         )
     coefficients = memory.coefficients.without_pairs(decision.drops_pairs)

@@ -25,7 +25,7 @@ _LEAST_FREE = 0.1
 _PART = 1 << 13
 
 
-class Free(NamedTuple):
+class FreeEntries(NamedTuple):
     """Trees of bools: the entries that were free at an iterate, and those that are now."""
 
     before: Params
