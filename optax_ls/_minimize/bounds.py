@@ -81,7 +81,7 @@ class Bounds(NamedTuple):
                 )
 
     def contain(self, params: Params) -> bool:
-        """Whether params are inside; True where that is not known yet."""
+        """True if params are inside, or if the host cannot tell."""
         leaves = zip(*map(jax.tree.leaves, (params, *self)), strict=True)
         return all(
             np.all((np.asarray(low) <= p) & (p <= np.asarray(high)))
@@ -138,7 +138,7 @@ def _is_pair_of_numbers(x: object) -> bool:
 
 
 def _is_known(x: object) -> bool:
-    """Whether the host can read an array."""
+    """True if the host can read an array."""
     return not isinstance(x, jax.core.Tracer) and getattr(x, "is_fully_addressable", True)
 
 

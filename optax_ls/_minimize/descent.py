@@ -20,7 +20,7 @@ from .subspace import FreeEntries
 
 
 class Decision(NamedTuple):
-    """What an iteration of the loop does with its trial; bools unless said otherwise.
+    """The decisions of one iteration of the loop on its trial; bools unless said otherwise.
 
     Attributes:
         moves: the iterate moves, to the trial or to the best trial before.

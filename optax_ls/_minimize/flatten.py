@@ -26,7 +26,7 @@ _MAX_SIZE = 2**14
 
 
 def on_one_device(inputs: object) -> bool:
-    """Whether arrays, and those that tracers stand for, cannot lie on several devices."""
+    """True if neither arrays nor those that tracers stand for can lie on several devices."""
     if jax.device_count() == 1:
         return True
 
@@ -40,7 +40,7 @@ def on_one_device(inputs: object) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Flattening:
-    """How trees of one structure are flattened: to a list of vectors and of single leaves.
+    """Flattens trees of one structure to a list of vectors and of single leaves.
 
     Attributes:
         structure: of the trees.

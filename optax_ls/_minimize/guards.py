@@ -39,7 +39,7 @@ class ErrorsEndHere(contextlib.AbstractContextManager["ErrorsEndHere"]):
 def transfers_and_infinities_allowed() -> contextlib.ExitStack:
     """Allows transfers of limits and counts, and infinities in states, where a mode forbids them.
 
-    A search sees infinity where the function is not finite, and begins with infinite intervals.
+    A search gets infinity for values that are not finite, and begins with infinite intervals.
     """
     to_device = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
     to_host = jax.config.jax_transfer_guard_device_to_host  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ _FEW = 10
 
 
 class MinimizeStatus(enum.IntEnum):
-    """Why :func:`minimize` stopped.
+    """The reason why :func:`minimize` stopped.
 
     Attributes:
         RUNNING: it has not stopped.
@@ -51,12 +51,12 @@ class MinimizeStatus(enum.IntEnum):
 
     @property
     def success(self) -> bool:
-        """Whether the params are a minimum, up to the tolerances."""
+        """True if the params are a minimum, up to the tolerances."""
         return self in (MinimizeStatus.GRADIENT_SMALL, MinimizeStatus.VALUE_SETTLED)
 
     @property
     def message(self) -> str:
-        """A sentence for people."""
+        """The reason in a sentence."""
         return _MESSAGES[self]
 
 
@@ -124,14 +124,14 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
 
     @property
     def success(self) -> Flag:
-        """Whether the gradient is small or the value has settled, a scalar of type bool."""
+        """True if the gradient is small or the value has settled; a scalar of type bool."""
         successes = (int(status) for status in MinimizeStatus if status.success)
         with jax.transfer_guard_host_to_device("allow"):  # the codes
             return functools.reduce(operator.or_, (self.status == code for code in successes))
 
     @property
     def message(self) -> str:
-        """Why it stopped, and the cause; for many runs at once, how many stopped for which reason.
+        """The reason why it stopped, and the cause; for many runs at once, with their numbers.
 
         Only on the host: under :func:`jax.jit` there is only ``status``.
         """

@@ -1,12 +1,12 @@
-"""When ``minimize`` restarts along steepest descent, and when it stops.
+"""The rules of ``minimize`` for a restart along steepest descent, and for its end.
 
 Near a minimum values change by rounding only, and a search among them may end anywhere. Two
 observations tell this from a function that is not differentiable or a wrong gradient:
 
 * A search fails, and the decrease that its slope predicted is less than rounding: less than the
   value and the params at the iterate allow, or hidden by noise that its trials showed.
-* The iterate moves, as the slopes ask, but in a number of iterations the value has not decreased by
-  more than rounding in all.
+* The iterate moves, as the slopes require, but in a number of iterations the value has not
+  decreased by more than rounding in all.
 
 After any other search that failed, steepest descent is tried once (see ``step.py``). A search that
 used all its trials on a straight line is followed by steepest descent as well.
@@ -72,7 +72,7 @@ Reason = tuple[jax.Array, MinimizeStatus]
 
 
 class Limits(NamedTuple):
-    """When to stop; the numbers are totals, and ``ftol`` is None for the default."""
+    """The limits of a run; the numbers are totals, and ``ftol`` is None for the default."""
 
     gtol: jax.Array
     ftol: Optional[jax.Array]
@@ -95,13 +95,13 @@ class Limits(NamedTuple):
 
 
 class Pause(NamedTuple):
-    """When to leave the loop and go on later: at so many iterations or evaluations in total."""
+    """The totals of iterations and evaluations at which to leave the loop and go on later."""
 
     num_iters: jax.Array
     num_evals: jax.Array
 
     def is_due(self, num_iters: jax.Array, num_evals: jax.Array) -> jax.Array:
-        """Whether one of the numbers is reached."""
+        """True if one of the numbers is reached."""
         return (num_iters >= self.num_iters) | (num_evals >= self.num_evals)
 
 
@@ -167,17 +167,18 @@ def _is_line(value: jax.Array, trial: "Trial", rtol: float) -> jax.Array:
 
 
 def seems_unbounded(progress: Progress) -> jax.Array:
-    """Whether half of the trials have been seen that show a fall without end."""
+    """True if half as many trials as are needed have shown a fall without end."""
     return progress.falling >= _FALLS // 2
 
 
 def _is_noise(trial: "Trial", change: jax.Array) -> jax.Array:
     """True if the value at a trial shows that rounding hides the decrease for a step of 1.
 
-    After a short step with hardly another slope, the value should have followed the line. It is
-    noise if it has changed by more than a quarter of what the line does in a step of 1. A gradient
-    that is wrong by a factor of 16 changes it by less. After a longer step, it is noise if nothing
-    has changed although the slopes at both ends ask for it. ``change`` is that since the iterate.
+    After a short step along which the slope hardly changes, the value should follow the line. It is
+    noise if it departs from the line by more than a quarter of the change along it in a step of 1.
+    A gradient that is wrong by a factor of 16 causes less. After a longer step, it is noise if the
+    value is the same although the slopes at both ends require a change. ``change`` is that of the
+    value since the iterate.
     """
     step, slope_init, slope = trial.step, trial.slope_init, trial.slope
     size = jnp.abs(slope_init)

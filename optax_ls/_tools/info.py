@@ -73,7 +73,7 @@ def describe(origin: Origin) -> dict[str, Any]:
 
 
 def _platform() -> str:
-    """The system, as Python knows it; ``platform.platform`` would start a program."""
+    """The system, as Python reports it; ``platform.platform`` would start a program."""
     libc = " ".join(platform.libc_ver())
     parts = (platform.system(), platform.release(), platform.machine(), libc)
     return " ".join(part for part in parts if part.strip())

@@ -304,7 +304,7 @@ def _read_file(option: str, path: str, choice: Optional[str]) -> _Arrays:
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
 
 
-# The result, for people and for files.
+# The result as files and as JSON.
 
 
 def _as_npz(result: MinimizeResult) -> bytes:

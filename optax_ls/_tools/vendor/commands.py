@@ -92,7 +92,7 @@ def _old_record(target: Path) -> Optional[Record]:
 
 
 def _changes(copy: Copy, target: Path, old: Optional[Record]) -> list[str]:
-    """What is new since the copy that is replaced, in lines."""
+    """Lines on what is new since the copy that is replaced."""
     if old is None:
         return []
     try:
