@@ -1,8 +1,8 @@
 """Runs the compiled loop of ``minimize`` from the host, in slices.
 
 A slice is the same program with a nearer limit, and a state that goes on gives the same bits, so
-results do not depend on the slices. Between two slices Python is in charge: it serves the callback
-and the progress bar, and raises KeyboardInterrupt. Inside a trace there are no slices.
+results do not depend on the slices. Between two slices Python calls the callback, updates the
+progress bar, and raises KeyboardInterrupt. Inside a trace there are no slices.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import numpy as np
 from .._core import numerics, placement
 from .._core.types import Params
 from .bounds import Bounds
-from .programs import ArrayLeaves, Inputs, Programs, Settings, Shapes, look_up
+from .programs import Inputs, Problem, Programs, Settings, Shapes, look_up
 from .reporting import Reporter
 from .result import MinimizeResult, MinimizeStatus
 from .state import MinimizeState
@@ -52,12 +52,13 @@ def solve(
             far, unless nothing was evaluated yet.
     """
     programs, arrays = look_up(fun, inputs, settings)
-    if not _is_traced((params, arrays, bounds, limits, state)):
-        result = _in_slices(programs, params, arrays, bounds, limits, state, report)
+    problem = Problem(params, arrays, bounds, limits)
+    if not _is_traced((problem, state)):
+        result = _in_slices(programs, problem, state, report)
         if result is not None:
             return result
     with placement.on_mesh_of(params, arrays):
-        return programs.whole(params, arrays, bounds, limits, state, report=report)
+        return programs.whole(problem, state, report=report)
 
 
 def _is_traced(tree: object) -> bool:
@@ -66,20 +67,17 @@ def _is_traced(tree: object) -> bool:
 
 def _in_slices(
     programs: Programs,
-    params: Params,
-    arrays: ArrayLeaves,
-    bounds: Optional[Bounds],
-    limits: Limits,
+    problem: Problem,
     state: Optional[MinimizeState],
     report: Optional[Reporter],
 ) -> Optional[MinimizeResult]:
     """A run in slices; None if the function depends on something that is traced."""
     counts = (0, 0) if state is None else (int(state.num_iters), int(state.num_evals))
-    limits, begin, state, history = programs.start(params, arrays, bounds, limits, state)
+    limits, begin, state, history = programs.start(problem, state)
     if _is_traced(state.value):
         return None
-    advance = functools.partial(programs.advance, params, arrays, bounds, limits, begin)
-    pace = Pace(programs.seconds, (params, arrays))
+    advance = functools.partial(programs.advance, problem._replace(limits=limits), begin)
+    pace = Pace(programs.seconds, (problem.params, problem.arrays))
     if pace.is_new:
         # What the function closes over is constant in this trace, which the first slice uses too.
         trace = jax.make_jaxpr(advance)(pace.next_pause(*counts, report), state, history)

@@ -51,7 +51,7 @@ def solve_with_derivatives(
 
 
 class _Given(NamedTuple):
-    """What a minimum depends on.
+    """The inputs that a minimum depends on.
 
     Attributes:
         bounds: of the params, or None.
@@ -124,7 +124,7 @@ def _at(
 ) -> tuple[Params, Params]:
     """The params, those at a bound moved with it, and the gradient of the free ones there.
 
-    ``parts`` are those of the params, of which the free ones count.
+    ``parts`` are those of the params; only the free ones are used.
     """
     params, free = _joined(parts, result.params), _free(result, given)
     if given.bounds is not None:

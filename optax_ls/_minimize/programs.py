@@ -42,6 +42,22 @@ class Inputs(NamedTuple):
     kwargs: dict[str, object]
 
 
+class Problem(NamedTuple):
+    """The inputs of a program that are the same in each slice of a run.
+
+    Attributes:
+        params: tree, the start.
+        arrays: those of the objective and its arguments.
+        bounds: of the params, or None.
+        limits: when to stop.
+    """
+
+    params: Params
+    arrays: ArrayLeaves
+    bounds: Optional[Bounds]
+    limits: Limits
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """All that a program depends on beside the function and the shapes of its arguments.
@@ -118,7 +134,7 @@ class Programs:
         self.find, self.settings, self.structure, self.others = find, settings, structure, others
         self.seconds: dict[Shapes, float] = {}
         self.start = jax.jit(self._start)
-        self.advance = jax.jit(self._advance, donate_argnums=(6, 7))
+        self.advance = jax.jit(self._advance, donate_argnums=(3, 4))
         self.whole: Callable[..., MinimizeResult] = jax.jit(self._whole, static_argnames="report")
         # Compiled, so that all that use it trace it once.
         self.evaluate: Callable[..., objective.Evaluation] = jax.jit(self._evaluate, inline=True)
@@ -131,17 +147,14 @@ class Programs:
         return found
 
     def _start(
-        self,
-        params: Params,
-        arrays: ArrayLeaves,
-        bounds: Optional[Bounds],
-        limits: Limits,
-        state: Optional[MinimizeState],
+        self, problem: Problem, state: Optional[MinimizeState]
     ) -> tuple[Limits, Counter, MinimizeState, Optional[History]]:
-        """The state and limits of a run from params, or from an earlier state."""
-        settings = self.settings
-        params = jax.tree.map(jnp.asarray, params)
-        aux = jax.eval_shape(self.evaluate, params, arrays).aux if settings.has_aux else None
+        """The limits, the iterations so far, the state and the history with which a run begins."""
+        settings, limits, bounds = self.settings, problem.limits, problem.bounds
+        params = jax.tree.map(jnp.asarray, problem.params)
+        aux = None
+        if settings.has_aux:
+            aux = jax.eval_shape(self.evaluate, params, problem.arrays).aux
         if state is None:
             inside = params if bounds is None else bounds.project(params)
             state = init(settings.search, inside, aux, settings.memory_size)
@@ -158,10 +171,7 @@ class Programs:
 
     def _advance(
         self,
-        params: Params,
-        arrays: ArrayLeaves,
-        bounds: Optional[Bounds],
-        limits: Limits,
+        problem: Problem,
         begin: Counter,
         pause: Optional[Pause],
         state: MinimizeState,
@@ -169,12 +179,12 @@ class Programs:
         report: Optional[Callable[..., Flag]] = None,
     ) -> MinimizeResult:
         """Goes on from a state until the end or a pause; only the types of the params matter."""
-        params = jax.tree.map(jnp.asarray, params)
+        bounds, params = problem.bounds, jax.tree.map(jnp.asarray, problem.params)
         flattening = Flattening.of(params, joins=self.settings.joins_leaves)
 
         def evaluate_flat(flat: Params) -> objective.Evaluation:
             inside = jax.tree.map(numerics.like, flattening.unflatten(flat), params)
-            found = self.evaluate(inside, arrays)
+            found = self.evaluate(inside, problem.arrays)
             return found._replace(grad=flattening.flatten(found.grad))
 
         flat_params = jax.eval_shape(flattening.flatten, params)
@@ -187,7 +197,7 @@ class Programs:
             self.settings.search,
             functools.partial(evaluate, closed_over),
             flattening.flatten_state(state),
-            limits,
+            problem.limits,
             flat_bounds,
             pause,
             begin,
@@ -206,27 +216,22 @@ class Programs:
             status=state.status,
             state=state,
             history=history,
-            gtol=limits.gtol,
+            gtol=problem.limits.gtol,
             active=None if bounds is None else bounds.active(flattening.unflatten(best.params)),
         )
 
     def _whole(
-        self,
-        params: Params,
-        arrays: ArrayLeaves,
-        bounds: Optional[Bounds],
-        limits: Limits,
-        state: Optional[MinimizeState],
-        report: Optional[Reporter],
+        self, problem: Problem, state: Optional[MinimizeState], report: Optional[Reporter]
     ) -> MinimizeResult:
+        params, arrays, bounds, limits = problem
         if "Manual" in placement.kinds_of_axes(()):
             found = jax.eval_shape(self.evaluate, params, arrays)
             params = placement.varying_with(params, found, bounds, limits, state)
-        limits, num_iters, state, history = self._start(params, arrays, bounds, limits, state)
+            problem = problem._replace(params=params)
+        limits, begin, state, history = self._start(problem, state)
+        problem = problem._replace(limits=limits)
         in_program = None if report is None else report.in_program()
-        return self._advance(
-            params, arrays, bounds, limits, num_iters, None, state, history, in_program
-        )
+        return self._advance(problem, begin, None, state, history, in_program)
 
 
 # Programs by function. An entry lives as long as its function: programs refer to it weakly.
