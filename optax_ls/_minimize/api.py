@@ -215,8 +215,8 @@ def _reporter(
 ) -> Optional[Reporter]:
     if callback is None and not progress:
         return None
-    known = progress and not isinstance(max_iters, jax.core.Tracer)
-    return Reporter(callback, bool(progress), int(max_iters) if known else None)
+    shows_total = progress and not isinstance(max_iters, jax.core.Tracer)
+    return Reporter(callback, bool(progress), int(max_iters) if shows_total else None)
 
 
 def _check_state(state: MinimizeState, params: Params, settings: Settings) -> None:

@@ -45,12 +45,7 @@ def solve(
     state: Optional[MinimizeState],
     report: Optional[Reporter] = None,
 ) -> MinimizeResult:
-    """Runs the compiled programs, which are compiled on the first call.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C. Its attribute ``result`` is the :class:`MinimizeResult` so
-            far, unless nothing was evaluated yet.
-    """
+    """Runs the compiled programs, which are compiled on the first call."""
     programs, arrays = look_up(fun, inputs, settings)
     problem = Problem(params, arrays, bounds, limits)
     if not _is_traced((problem, state)):
@@ -145,14 +140,16 @@ class Pace:
 
         With a callback, it ends after the start and after each iteration.
         """
-        number = self.number if jax.process_count() == 1 else _NUM_EVALS_OF_MANY
+        number = max(1, self.number) if jax.process_count() == 1 else _NUM_EVALS_OF_MANY
+        last_iter = sys.maxsize
         if report is not None and num_evals == 0:
             number = 1
-        watched = report is not None and report.callback is not None and num_evals > 0
+        elif report is not None and report.callback is not None:
+            last_iter = num_iters + 1
         self.begin = time.perf_counter()
         return Pause(
-            numerics.counter(num_iters + 1 if watched else sys.maxsize, numerics.on_host),
-            numerics.counter(num_evals + max(1, number), numerics.on_host),
+            numerics.counter(last_iter, numerics.on_host),
+            numerics.counter(num_evals + number, numerics.on_host),
         )
 
     def observe(self, num_evals: int) -> None:

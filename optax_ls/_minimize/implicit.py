@@ -92,15 +92,17 @@ def _derivative(
         """The params and the gradient for other values of the leaves that move."""
         new = iter(moved)
         now = [next(new) if moves else old for old, moves in zip(leaves, moving, strict=True)]
-        return _at(evaluate, result, parts, jax.tree.unflatten(structure, now))
+        return _params_and_gradient(evaluate, result, parts, jax.tree.unflatten(structure, now))
 
     def on_free(operator: Callable[[Params], Params], v: Params) -> Params:
         """An operator of the free entries; the others stay as they are."""
         inside = _of_free(v, free)
         return tree.add(_of_free(operator(inside), free), tree.sub(v, inside))
 
+    def gradient(parts: Params) -> Params:
+        return _params_and_gradient(evaluate, result, parts, given)[1]
+
     def hessian(v: Params) -> Params:
-        gradient = lambda parts: _at(evaluate, result, parts, given)[1]  # noqa: E731
         return on_free(lambda v: jax.jvp(gradient, (parts,), (v,))[1], v)
 
     @numerics.promotes
@@ -119,7 +121,7 @@ def _derivative(
     return x, tree.sub(with_bounds, _joined(step, x))
 
 
-def _at(
+def _params_and_gradient(
     evaluate: Callable[..., Evaluation], result: MinimizeResult, parts: Params, given: _Given
 ) -> tuple[Params, Params]:
     """The params, those at a bound moved with it, and the gradient of the free ones there.

@@ -8,7 +8,7 @@ import numpy as np
 from .history import History
 from .result import MinimizeResult
 
-# So many runs have a colour each; more are drawn as thin lines in one colour.
+# Up to so many runs have a colour each; more are drawn as thin lines in one colour.
 _FEW = 10
 # Iterations are drawn as dots if the longest of few runs has no more than this.
 _MAX_DOTS = 100

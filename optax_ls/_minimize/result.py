@@ -18,7 +18,7 @@ from .history import History
 if TYPE_CHECKING:
     from .state import MinimizeState
 
-# So many params are printed; of more, the smallest and the largest.
+# Up to so many params are printed; of more, the smallest and the largest.
 _FEW = 10
 
 

@@ -195,12 +195,16 @@ def update(
     before, is_first = state.progress, state.num_evals == 0
     (value_before, value), iterated = decision.values, decision.is_pair
     eps, is_counted = float(numerics.finfo(value.dtype).eps), trial.is_finite & ~is_first
-    # The change of the value if it or the params change by one unit in the last place.
+    num_evals = numerics.increment(state.num_evals)
+
+    # Rounding: the change of the value if it or the params change by one unit in the last place.
     rounding = eps * jnp.maximum(jnp.abs(value_before), trial.relative_slope)
     visible = _INVISIBLE * eps * jnp.abs(value)
     # Where a search failed, its best trial may be lower by rounding of the params.
     visible = jnp.where(decision.accepted, visible, jnp.maximum(visible, rounding))
     is_lower = is_first | (before.lowest - value > visible)
+
+    # A fall without end, in trials and in iterations.
     doubles = iterated & (value < 2 * jnp.minimum(before.doubled, 0))
     on_line = jnp.where(before.evidence >= _FALLS_TO_END, _GROWTH, 0)
     off_line = jnp.where(_is_line(value_before, trial, _NEAR_LINE), 0, -1)
@@ -209,10 +213,11 @@ def update(
     falling = before.falling + (is_counted & falls) + 2 * doubles
     half = jax.lax.div(falling, numerics.counter(2))
     has_flattened = (iterated | decision.failed) & trial.is_finite & flattens
+
+    # The search under way, and those before it along steepest descent.
     goes_on = ~state.fresh | before.restarted
     hit_nonfinite = (before.hit_nonfinite & goes_on) | ~trial.is_finite
     crawls = before.restarted | (hit_nonfinite & (decision.step < _CRAWL))
-    num_evals = numerics.increment(state.num_evals)
     is_noisy = is_counted & _is_noise(trial, trial.value - value_before)
     met_noise = (before.met_noise & ~state.fresh) | is_noisy
     is_hidden = -trial.slope_init <= jnp.where(met_noise, eps**-0.75, _NOISE) * rounding
