@@ -189,7 +189,7 @@ _NO_DERIVATIVE = (
 )
 
 _SEARCHES: dict[str, Union[MoreThuente, Zoom, Backtracking]] = {
-    # A curvature tighter than the usual 0.9 pays: better pairs, for few evaluations more.
+    # A curvature condition tighter than the usual 0.9 gives better pairs for few more evaluations.
     "more_thuente": MoreThuente(30, curv_rtol=0.45),
     "zoom": Zoom(30),
     "backtracking": Backtracking(30, decrease_factor=0.5),

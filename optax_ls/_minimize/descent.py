@@ -132,11 +132,11 @@ def _with_pair(
     products = direction.inner_products(
         coefficients, rows, slot, g, pair_of_free, values, has_changed
     )
-    # A pair without curvature does not enter.
+    # A pair whose s lies mostly among the fixed entries is refused, as one without curvature.
     curvature = jnp.where(takes_part, products.pair.sy, 0)
     products = products._replace(pair=products.pair._replace(sy=curvature))
     new, entered = compact.add_pair(coefficients, slot, products, decision.is_pair)
-    # A pair without curvature among the free entries may have it among others later: it is kept.
+    # It keeps its rows if entries are fixed, since it may have curvature among those free later.
     num_pairs = numerics.increment(coefficients.num_pairs)
     is_kept = decision.is_pair & has_fixed
     new = new._replace(num_pairs=jnp.where(is_kept, num_pairs, new.num_pairs))

@@ -1,8 +1,8 @@
 """Small leaves of a tree in one vector, so that the program has one loop for all of them.
 
 A leaf of ten entries takes as long to compile, and to call, as one of a million. The loop of
-``minimize`` therefore runs on flattened trees; the objective gets its own. This is only done on one
-device: over several devices each leaf may be sharded in its own way.
+``minimize`` therefore runs on flattened trees; the objective gets trees like the params. This is
+only done on one device: over several devices each leaf may be sharded in its own way.
 """
 
 import dataclasses

@@ -27,8 +27,8 @@ from .result import MinimizeResult, MinimizeStatus
 from .state import MinimizeState
 from .termination import Limits, Pause
 
-# How long a slice should take, in seconds, so that Ctrl-C is answered soon; and by which factor its
-# number of evaluations grows at most from one slice to the next.
+# The time that a slice should take, in seconds, so that Ctrl-C ends a run soon; and the largest
+# factor between the numbers of evaluations of a slice and of the one before.
 _SECONDS = 0.2
 _GROWTH = 8
 # The evaluations of each slice where several processes have to make the same slices.

@@ -114,7 +114,7 @@ def _derivative(
 
     before, changes = (list(itertools.compress(xs, moving)) for xs in (leaves, tangent_leaves))
     _, (with_bounds, change) = jax.jvp(at, (before,), (changes,))
-    # JAX's linear solve wants that each leaf depends on what moves, as this sum of all does.
+    # JAX's linear solve requires that each leaf depends on what moves, as this sum of all does.
     nothing = 0 * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(change))
     change = jax.tree.map(lambda leaf: leaf + nothing, change)
     step = jax.lax.custom_linear_solve(hessian, change, solve_linear, symmetric=True)

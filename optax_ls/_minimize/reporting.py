@@ -17,8 +17,7 @@ from .result import MinimizeResult
 from .state import MinimizeState
 
 _SECONDS_BETWEEN_LINES = 0.5
-# Under vmap the callback is called for one element at a time. Older versions of JAX do that without
-# being asked.
+# Under vmap the callback is called for one element at a time, as older versions of JAX always do.
 _KNOWS_VMAP_METHOD = "vmap_method" in inspect.signature(jax.pure_callback).parameters
 _ONE_BY_ONE: dict[str, Any] = {"vmap_method": "sequential"} if _KNOWS_VMAP_METHOD else {}
 

@@ -6,7 +6,8 @@ the iterate, adds the pair to the memory and computes the next direction.
 A search has failed if it gave up and no trial was lower than the iterate. Then the pairs are
 dropped and steepest descent is tried in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps
 max |x|, which suits params of very different sizes. ``termination.py`` decides whether that is the
-end. The same follows a search that gave up on a straight line: it moved, but hardly.
+end. Steepest descent also follows a search that gave up on a straight line, because it has hardly
+moved.
 """
 
 import functools

@@ -47,8 +47,9 @@ _FALLS = 64
 # A trial shows it if the value falls by this fraction of itself, and if the slope is at least this
 # fraction of that at the iterate.
 _FALL, _STEEP = 0.01, 0.9
-# An iteration shows it if a negative value has doubled since the last one that did. So many show
-# that the fall has no end; each is forgotten within so many other iterations.
+# An iteration shows it if a negative value has doubled since the last one that did. The first
+# number of these shows that the fall has no end; each is forgotten within the second number of
+# other iterations.
 _DOUBLINGS, _INTERVAL = 24, 24
 # Values below -max^0.4 that fall into values that are not finite do so by overflow.
 _HUGE = 0.4
