@@ -98,9 +98,11 @@ def _in_slices(
                     return result._replace(status=status, state=state._replace(status=status))
             if ended:
                 return result
-    except KeyboardInterrupt as interrupt:
-        if result is not None:
-            interrupt.result = result  # type: ignore[attr-defined]
+    except BaseException as error:
+        if observer is not None:
+            observer.close()
+        if isinstance(error, KeyboardInterrupt) and result is not None:
+            error.result = result  # type: ignore[attr-defined]
         raise
 
 

@@ -133,8 +133,7 @@ class Observer:
         except StopIteration:
             stop = True
         except BaseException:
-            if self.bar is not None:
-                self.bar.close()
+            self.close()
             raise
         if stop and self.bar is not None and not ended:
             self.bar.show(info, True)
@@ -147,6 +146,11 @@ class Observer:
             params = jax.tree.map(np.asarray, result.params)
         numbers = result.value, result.state.grad_norm, result.state.step
         return self.observe(moved, ended, params, result.num_iters, *numbers, result.num_evals)
+
+    def close(self) -> None:
+        """Closes the bar of a run that broke off."""
+        if self.bar is not None:
+            self.bar.close()
 
 
 class _Bar:

@@ -163,6 +163,16 @@ def test_an_interrupt_ends_a_run_within_a_second_and_leaves_the_best_point(callb
     assert ENDLESS(state=result.state, max_iters=2).value <= result.value
 
 
+@pytest.mark.usefixtures("compiled", "sigint_raises")
+def test_an_interrupt_closes_the_bar(capfd):
+    pytest.importorskip("tqdm")
+    interrupt(0.5)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ENDLESS(progress=True)
+    assert caught.value.result.num_iters > 0
+    assert capfd.readouterr().err.endswith("\n")
+
+
 def test_an_interrupted_run_goes_on_to_the_bit():
     def callback(info):
         if info.num_iters == 4:
