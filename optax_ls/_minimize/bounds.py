@@ -46,7 +46,7 @@ class Bounds(NamedTuple):
         if not isinstance(bounds, tuple) or len(bounds) != 2:
             raise TypeError(
                 "bounds must be a tuple (lower, upper), or have lb and ub as "
-                "scipy.optimize.Bounds; a list of pairs is not accepted, got "
+                "scipy.optimize.Bounds; give a list of pairs as tuple(zip(*pairs)), got "
                 f"{checks.shown(bounds)}"
             )
         if bounds[0] is None and bounds[1] is None:

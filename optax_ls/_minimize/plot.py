@@ -57,7 +57,8 @@ def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> 
     _draw_values(top, runs, has_minima=whole is None or bool(np.all(whole.success)))
     norms = [run.grad_norm for run in runs]
     _draw(middle, runs, norms, logarithmic=any(np.any(_finite(norm) > 0) for norm in norms))
-    middle.set_ylabel("max |gradient|")
+    has_bounds = whole is not None and whole.active is not None
+    middle.set_ylabel("max |projected gradient|" if has_bounds else "max |gradient|")
     if whole is not None and whole.gtol is not None:
         _draw_tolerances(middle, np.unique(whole.gtol))
     _draw_searches(bottom, runs, ends)
@@ -68,7 +69,7 @@ def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> 
     bottom.xaxis.get_major_locator().set_params(integer=True)
     figure.align_ylabels([top, middle, bottom])
     if whole is not None:
-        top.set_title(whole.message.replace("; ", "\n"), fontsize="medium", wrap=True)
+        top.set_title(whole.message, fontsize="medium", wrap=True)
     return figure
 
 

@@ -131,7 +131,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
 
     @property
     def message(self) -> str:
-        """The reason why it stopped, and the cause; for many runs at once, with their numbers.
+        """The reason why it stopped, and the cause; for many runs at once, a line for each reason.
 
         Only on the host: under :func:`jax.jit` there is only ``status``.
         """
@@ -139,7 +139,7 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         reasons = [(np.count_nonzero(which), text) for which, text in _reasons(self)]
         if np.ndim(self.status) == 0:
             return reasons[0][1]
-        return "; ".join(f"{count} of {runs}: {text}" for count, text in reasons)
+        return "\n".join(f"{count} of {runs}: {text}" for count, text in reasons)
 
     @property
     def x(self) -> ParamsType:
@@ -187,7 +187,8 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
             ("success", _span(self.success, "")),
         ]
         lines = [f"  {name:12} {value}" for name, value in rows]
-        return "\n".join(["MinimizeResult", *lines, f"  {self.message}", *leaves])
+        reasons = (f"  {line}" for line in self.message.splitlines())
+        return "\n".join(["MinimizeResult", *lines, *reasons, *leaves])
 
 
 # The message.

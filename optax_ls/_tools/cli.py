@@ -31,14 +31,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return _run(sys.argv[1:] if argv is None else argv)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone, as in `| head`
+    except OSError as error:
+        has_no_reader = isinstance(error, BrokenPipeError)  # as in `| head`
+        if not has_no_reader:
+            print(f"{_PROGRAM}: {error}", file=sys.stderr)
         # Python flushes its streams once more when it exits, which must not fail again.
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
-            except BrokenPipeError:
+            except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return BROKEN_PIPE
+        return BROKEN_PIPE if has_no_reader else WRONG_USAGE
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -87,7 +87,7 @@ def test_message_of_many_runs_counts_causes():
     starts = jnp.array([[1.0, 2.0], [jnp.nan, 0.0], [0.0, 0.0]])
     message = jax.vmap(lambda x: minimize(lambda x: jnp.sum(x**2), x))(starts).message
     small = MinimizeStatus.GRADIENT_SMALL.message
-    assert message.startswith(f"1 of 3: {small}; 1 of 3: {small} It is zero at the start")
+    assert message.startswith(f"1 of 3: {small}\n1 of 3: {small} It is zero at the start")
     assert message.endswith("Not finite: params, value, grad.")
 
 

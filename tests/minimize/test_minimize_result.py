@@ -326,7 +326,7 @@ def test_table_says_the_types_of_the_params_in_any_mode(results):
 
 def test_message_of_many_runs_counts_them(results):
     small, lost = MinimizeStatus.GRADIENT_SMALL, MinimizeStatus.START_NOT_FINITE
-    assert results.message.startswith(f"2 of 4: {small.message}; 1 of 4: {small.message} It is")
+    assert results.message.startswith(f"2 of 4: {small.message}\n1 of 4: {small.message} It is")
     assert f"1 of 4: {lost.message}" in results.message
 
 

@@ -48,6 +48,14 @@ def test_value_and_gradient_are_drawn_against_evaluations(result):
     assert (value.get_yscale(), grad.get_yscale()) == ("log", "log")
 
 
+@pytest.mark.parametrize(
+    ("bounds", "label"), [(None, "max |gradient|"), ((0, 1), "max |projected gradient|")]
+)
+def test_label_says_which_gradient_is_shown(bounds, label):
+    run = optax_ls.minimize(lambda x: jnp.sum(x**2), jnp.ones(2), bounds=bounds, history=True)
+    assert optax_ls.plot_history(run).axes[1].get_ylabel() == label
+
+
 def test_bars_are_the_steps_of_each_search():
     searches = optax_ls.plot_history(history([3, 2, 1], evaluations=[1, 5, 6])).axes[2]
     steps = searches.patches[0].get_data()

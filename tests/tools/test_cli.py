@@ -654,3 +654,10 @@ def test_broken_pipe_in_the_middle_of_the_output_is_quiet(python):
     unbuffered = [sys.executable, "-u", "-m", "optax_ls", "vendor", "lib", "--dry-run"]
     done = python("-c", PIPED, *unbuffered)
     assert done.stdout == "141 "
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_output_that_cannot_be_written_is_an_error_of_one_line(python):
+    full = "import subprocess, sys; subprocess.run(sys.argv[1:], stdout=open('/dev/full', 'w'))"
+    done = python("-c", full, sys.executable, "-m", "optax_ls", "info")
+    assert done.stderr == "python -m optax_ls: [Errno 28] No space left on device\n"

@@ -38,6 +38,11 @@ def test_dest_far_from_any_folder_is_refused(tmp_path):
         target_of(str(tmp_path / "no" / "where"), "lib", find_origin())
 
 
+def test_empty_dest_is_refused():
+    with pytest.raises(CommandError, match="DEST is empty"):
+        target_of("", "lib", find_origin())
+
+
 def test_dest_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CommandError, match="exists and is not a folder"):

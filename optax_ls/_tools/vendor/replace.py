@@ -21,6 +21,8 @@ from .selection import Copy
 
 def target_of(dest: str, name: str, origin: Origin) -> Path:
     """The folder of a new copy."""
+    if not dest:
+        raise CommandError("DEST is empty: give a folder, or . for the current one")
     try:
         parent = Path(dest).resolve()
         if parent.exists() and not parent.is_dir():

@@ -89,7 +89,7 @@ def verify(folder: Any) -> tuple[dict[str, str], list[str]]:
     if not folder.is_dir():
         raise ValueError("there is no such folder")
     files = files_in(folder)
-    sums_file = files.pop(SUMS, "is missing")
+    sums_file = files.pop(SUMS, files.get(".", "is missing"))
     if isinstance(sums_file, str):
         raise ValueError(f"{SUMS} {sums_file}")
     sums = parse(sums_file.read_bytes())
