@@ -43,8 +43,7 @@ def hold(condition: Flag, new: Tree, old: Tree) -> Tree:
     For a condition that always holds without a batch, such as that the loop goes on. The compiler
     then omits the selection.
     """
-    held: Tree = tree.where(_always(condition), new, old)
-    return held
+    return tree.where(_always(condition), new, old)
 
 
 def axes(batched: Any) -> Any:

@@ -104,8 +104,7 @@ def _transformable(
 
     smooth = jax.custom_jvp(lambda *flat: batchable(*flat))
     smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))
-    transformable: Callable[..., jax.Array] = smooth
-    return transformable
+    return smooth
 
 
 OnDevice = Callable[[Sequence[int], tuple[Any, ...]], Callable[..., Any]]

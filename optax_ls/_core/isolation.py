@@ -30,5 +30,4 @@ def isolate(
     """
     if not ENABLED:
         return fn(*operands)
-    result: Tree = jax.lax.cond(batching.any_element(is_needed), fn, otherwise, *operands)
-    return result
+    return jax.lax.cond(batching.any_element(is_needed), fn, otherwise, *operands)

@@ -49,8 +49,7 @@ def counter(value: chex.Numeric = 0, asarray: Callable[..., Any] = jnp.asarray) 
     dtype = jax.dtypes.canonicalize_dtype(int)
     if isinstance(value, int):
         value = min(value, int(np.iinfo(dtype).max))
-    count: Counter = asarray(value, dtype=dtype)
-    return count
+    return asarray(value, dtype=dtype)
 
 
 def increment(count: Counter) -> Counter:

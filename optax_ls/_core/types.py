@@ -41,8 +41,7 @@ else:
 
 def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Any) -> Tree:
     """:func:`jax.tree.map`, for type checkers: the result has the type of ``tree``."""
-    mapped: Tree = jax.tree.map(fn, tree, *others)
-    return mapped
+    return jax.tree.map(fn, tree, *others)
 
 
 class TransformInitFn(Protocol):

@@ -182,7 +182,7 @@ def _load(target: str) -> Callable[[Params], object]:
     fun = getattr(module, name)
     if not callable(fun):
         raise CommandError(f"{target} is not a function, but of type {type(fun).__name__}")
-    return fun  # type: ignore[no-any-return]
+    return fun
 
 
 def _import(where: str, is_file: bool) -> ModuleType:

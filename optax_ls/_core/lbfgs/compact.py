@@ -56,8 +56,7 @@ class Coefficients(NamedTuple):
     @property
     def next_slot(self) -> jax.Array:
         """The slot that the next pair goes to."""
-        slot: jax.Array = jax.lax.rem(self.num_pairs, numerics.counter(len(self.rho)))
-        return slot
+        return jax.lax.rem(self.num_pairs, numerics.counter(len(self.rho)))
 
     def without_pairs(self, condition: jax.Array) -> "Coefficients":
         """Coefficients of an empty memory where the condition holds."""

@@ -67,7 +67,7 @@ class InverseHessian(NamedTuple):
         Raises:
             TypeError: a leaf is complex.
         """
-        whole: InverseHessian = placement.gathered(self)
+        whole = placement.gathered(self)
         example = jax.tree.map(lambda rows: rows[0], whole.s)
         for leaf in jax.tree.leaves(example):
             if jnp.iscomplexobj(leaf):
@@ -138,9 +138,8 @@ def _where(x: jax.Array, keep: jax.Array) -> jax.Array:
 
 def _free(result: Any) -> Params:
     """Bools: the entries of a result with bounds that are not held at a bound."""
-    free: Params = jax.tree.map(
+    return jax.tree.map(
         lambda active, g: ~(((active < 0) & (g >= 0)) | ((active > 0) & (g <= 0))),
         result.active,
         result.grad,
     )
-    return free

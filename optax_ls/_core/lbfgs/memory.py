@@ -100,15 +100,11 @@ def write_row(rows: Rows, slot: jax.Array, pair: tuple[Params, Params]) -> Rows:
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
         new = jnp.where(jnp.isfinite(new), new, 0)
-        written: jax.Array = jax.lax.dynamic_update_index_in_dim(rows, new, slot, 0)
-        return written
+        return jax.lax.dynamic_update_index_in_dim(rows, new, slot, 0)
 
     return map_leaves(write, rows, pair)
 
 
 def read_row(rows: Rows, slot: jax.Array) -> tuple[Params, Params]:
     """The pair (s, y) in the rows of a slot."""
-    pair: tuple[Params, Params] = jax.tree.map(
-        lambda stack: jax.lax.dynamic_index_in_dim(stack, slot, keepdims=False), rows
-    )
-    return pair
+    return map_leaves(lambda x: jax.lax.dynamic_index_in_dim(x, slot, keepdims=False), rows)

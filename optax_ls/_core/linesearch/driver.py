@@ -293,8 +293,7 @@ class Driver(Generic[State]):
             found=unread,
         )
         first = placement.beside(first, params, updates, value, grad, state)
-        end: _Carry = jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
-        return end
+        return jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
 
     def _print_if_failed(self, state: Any) -> None:
         messages = [Message(True, f"INFO: {self.name}: the search failed.", {})]

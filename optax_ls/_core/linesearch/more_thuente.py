@@ -166,7 +166,7 @@ class MoreThuente:
         decreased = finite & (decrease <= 0)
         good = decreased & (curvature <= 0)
         better = decreased & (trial.value < state.best.value)
-        best: Sample = tree.where(better, trial.sample, state.best)
+        best = tree.where(better, trial.sample, state.best)
 
         interval, next_step = self._narrow(state, trial, finite, decreased)
         # To the objective, the trial and an end of the interval are one point.
@@ -299,7 +299,7 @@ def _next_step(
     """
     flatter = jnp.abs(p.slope) < jnp.abs(x.slope)
     unit = p.step - x.step
-    end: Point = tree.where(higher | turned | flatter, x, y)
+    end = tree.where(higher | turned | flatter, x, y)
     fraction, exists = interpolation.cubic(p, end)
     cubic = fraction * (end.step - p.step) / unit
     secant = -interpolation.secant(p, x)
