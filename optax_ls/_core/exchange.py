@@ -56,10 +56,10 @@ def joined(
         def shared(*flat: jax.Array) -> Any:
             parts = [local(*group) for group in _regrouped(flat, sizes)]
             if join is jnp.maximum:
-                return jax.lax.pmax(_concatenated(_joined(join, parts)), axes)  # type: ignore[no-untyped-call]
+                return jax.lax.pmax(_concatenated(_joined(join, parts)), axes)
             # The sum over the devices counts each array as often as there are copies of it.
             parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
-            return jax.lax.psum(_concatenated(_joined(join, parts)), axes)  # type: ignore[no-untyped-call]
+            return jax.lax.psum(_concatenated(_joined(join, parts)), axes)
 
         return shared
 
@@ -135,8 +135,8 @@ def _by_types(
     exchange = jax.shard_map(
         on_device(copies, axes),
         mesh=mesh,
-        in_specs=tuple(PartitionSpec(*spec) for spec in specs),  # type: ignore[no-untyped-call]
-        out_specs=PartitionSpec(),  # type: ignore[no-untyped-call]
+        in_specs=tuple(PartitionSpec(*spec) for spec in specs),
+        out_specs=PartitionSpec(),
         axis_names=set(axes),
         check_vma=False,
     )
@@ -163,8 +163,8 @@ def _by_compiler(
                 copies.append(everywhere.mesh.size)
         return everywhere.mesh, on_device(copies, ("all",)), everywhere, tuple(shardings)
 
-    exchange = custom_partitioning(in_one)  # type: ignore[no-untyped-call]
-    exchange.def_partition(  # type: ignore[no-untyped-call]
+    exchange = custom_partitioning(in_one)
+    exchange.def_partition(
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _on_all_devices(shapes[-1]),
         sharding_rule=lambda *args: _rule([value.shape for value in args[-2]], sizes),
@@ -189,7 +189,7 @@ def _on_all_devices(array: jax.ShapeDtypeStruct) -> NamedSharding:
     # A shape that every sharding over these devices divides evenly.
     shape = tuple(n * len(array.sharding.device_set) for n in array.shape)
     devices = list(array.sharding.devices_indices_map(shape))  # in the order of the program
-    return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())  # type: ignore[no-untyped-call]
+    return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())
 
 
 def _shards(

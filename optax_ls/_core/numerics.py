@@ -63,14 +63,9 @@ def add_counters(a: Counter, b: Counter) -> Counter:
     return a + jnp.minimum(b, np.iinfo(a.dtype).max - a)
 
 
-def finfo(dtype: DTypeLike) -> Any:
-    """:func:`jax.numpy.finfo` of a float type, or of the parts of a complex type."""
-    return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
-
-
 def at_least_float32(dtype: DTypeLike) -> DType:
     """The real float type in which numbers of ``dtype`` are accumulated."""
-    real = finfo(dtype).dtype
+    real = jnp.finfo(dtype).dtype
     return jax.dtypes.canonicalize_dtype(real if real.itemsize > 4 else np.float32)
 
 

@@ -90,7 +90,7 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def _sharding(mesh: Any, *spec: Any) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def gathered(tree: Tree) -> Tree:

@@ -141,7 +141,7 @@ def _leaf_vdot(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
 
 def _accumulator(dtype: DTypeLike) -> DTypeLike:
-    half = jnp.issubdtype(dtype, jnp.floating) and numerics.finfo(dtype).bits < 32
+    half = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return jnp.dtype(jnp.float32) if half else dtype
 
 

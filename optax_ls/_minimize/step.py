@@ -90,7 +90,7 @@ def along(params: Tree, step: Scalar, direction: Params, bounds: Optional[Bounds
     def move(p: jax.Array, d: jax.Array) -> jax.Array:
         wide = jnp.promote_types(p.dtype, jnp.float32)
         moved = p.astype(wide) + (step * d.astype(wide)).astype(wide)
-        finfo = numerics.finfo(p.dtype)
+        finfo = jnp.finfo(p.dtype)
         if finfo.bits < 32:
             # Otherwise the compiler may omit the rounding, and the objective sees other params.
             moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)

@@ -193,7 +193,7 @@ def update(
     """The progress after an evaluation; ``fall`` is what :func:`fall` returned for the trial."""
     before, is_first, (falls, flattens) = state.progress, state.num_evals == 0, fall
     (value_before, value), iterated = decision.values, decision.is_pair
-    eps, is_counted = float(numerics.finfo(value.dtype).eps), trial.is_finite & ~is_first
+    eps, is_counted = float(jnp.finfo(value.dtype).eps), trial.is_finite & ~is_first
     # The change of the value if it or the params change by one unit in the last place.
     rounding = eps * jnp.maximum(jnp.abs(value_before), trial.relative_slope)
     visible = _INVISIBLE * eps * jnp.abs(value)
@@ -237,7 +237,7 @@ def status(
 ) -> jax.Array:
     """The reason to stop after an evaluation; else RUNNING."""
     (value_before, value), progress = decision.values, after.progress
-    finfo = numerics.finfo(value.dtype)
+    finfo = jnp.finfo(value.dtype)
     invisible = _INVISIBLE * finfo.eps * jnp.abs(value)
     is_invisible = (-trial.slope_init <= invisible) & (before.stalled > 0)
     if limits.ftol is None:

@@ -98,7 +98,7 @@ class Products(NamedTuple):
     @property
     def has_curvature(self) -> jax.Array:
         """Whether the new pair keeps H positive definite: <s, y> > eps <|s|, |y|>."""
-        finfo = numerics.finfo(self.pair.sy.dtype)
+        finfo = jnp.finfo(self.pair.sy.dtype)
         is_curved = self.pair.sy > jnp.maximum(finfo.eps * self.pair.sy_size, finfo.tiny)
         return is_curved & (self.pair.yy > 0)
 

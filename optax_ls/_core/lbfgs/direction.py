@@ -104,7 +104,7 @@ def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> 
     decrease = value - new_value
     change = 6 * decrease + 6 * sg - 3 * sy
     change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
-    is_visible = jnp.abs(decrease) > _VISIBLE * numerics.finfo(sy.dtype).eps * jnp.abs(value)
+    is_visible = jnp.abs(decrease) > _VISIBLE * jnp.finfo(sy.dtype).eps * jnp.abs(value)
     is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
     return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
 
@@ -138,7 +138,7 @@ def combine(rows: Rows, g: Params, factor: jax.Array, of_s: jax.Array, of_y: jax
         wide = numerics.at_least_float32(g.dtype)
         a, b, c = (x.astype(wide) for x in (factor, of_s, of_y))
         total = a * g
-        if len(rows_s) > _MAX_UNROLLED and numerics.finfo(g.dtype).dtype == wide:
+        if len(rows_s) > _MAX_UNROLLED and jnp.finfo(g.dtype).dtype == wide:
             for factors, rows in ((b, rows_s), (c, rows_y)):
                 highest = jax.lax.Precision.HIGHEST
                 product = jnp.tensordot(factors.astype(g.dtype), rows, axes=1, precision=highest)

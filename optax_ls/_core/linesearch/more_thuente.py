@@ -203,7 +203,7 @@ class MoreThuente:
         """The trial, and bool, whether rounding hides its difference from phi(0)."""
         rtol = self.noise_rtol
         if rtol is None:
-            rtol = 256 * numerics.finfo(value.dtype).eps
+            rtol = 256 * jnp.finfo(value.dtype).eps
         change, rounding = value - state.value_init, rtol * jnp.abs(state.value_init)
         hidden = jnp.abs(change) < rounding
         steeper = jnp.maximum(jnp.abs(state.slope_init), jnp.abs(slope))
