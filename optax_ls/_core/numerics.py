@@ -52,15 +52,9 @@ def counter(value: chex.Numeric = 0, asarray: Callable[..., Any] = jnp.asarray) 
     return asarray(value, dtype=dtype)
 
 
-def increment(count: Counter) -> Counter:
-    """One more; the largest integer stays as it is, so a counter never becomes negative."""
-    largest = np.iinfo(count.dtype).max
-    return jnp.where(count < largest, count + jnp.ones_like(count), count)
-
-
-def add_counters(a: Counter, b: Counter) -> Counter:
+def increment(count: Counter, by: chex.Numeric = 1) -> Counter:
     """The sum of a counter and a count, or the largest integer if that is less."""
-    return a + jnp.minimum(b, np.iinfo(a.dtype).max - a)
+    return count + jnp.minimum(by, np.iinfo(count.dtype).max - count)
 
 
 def at_least_float32(dtype: DTypeLike) -> DType:

@@ -293,7 +293,7 @@ def advance(
         *(coefficients, state.direction, rows, pair, iterate.params, iterate.grad),
         *(decision, scalars.grad_norm, bounds, free),
     )
-    count = numerics.add_counters(jnp.asarray(memory.count), decision.moves)
+    count = numerics.increment(jnp.asarray(memory.count), decision.moves)
     memory = ScaleByLBFGSState(count, iterate.params, iterate.grad, rows[0], rows[1], *coefficients)
     new = state._replace(
         **scalars._asdict(),

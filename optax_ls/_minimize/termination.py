@@ -82,8 +82,8 @@ class Limits(NamedTuple):
     def counted_from(self, num_iters: jax.Array, num_evals: jax.Array) -> "Limits":
         """The limits of a run that goes on after so many iterations and evaluations."""
         return self._replace(
-            num_iters=numerics.add_counters(num_iters, self.num_iters),
-            num_evals=numerics.add_counters(num_evals, self.num_evals),
+            num_iters=numerics.increment(num_iters, self.num_iters),
+            num_evals=numerics.increment(num_evals, self.num_evals),
         )
 
     def reached(self, num_iters: jax.Array, num_evals: jax.Array) -> list[Reason]:
