@@ -6,8 +6,6 @@ the same for the whole batch. What they guard must itself leave elements unchang
 condition does not hold.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -23,7 +21,7 @@ def any_element(condition: Flag) -> Flag:
 
 @any_element.def_vmap
 def _any_of_batch(size: int, batched: list[bool], condition: Flag) -> tuple[Flag, bool]:
-    return any_element(jnp.any(condition) if batched[0] else condition), False
+    return any_element(jnp.any(condition)), False
 
 
 @jax.custom_batching.custom_vmap
@@ -44,8 +42,3 @@ def hold(condition: Flag, new: Tree, old: Tree) -> Tree:
     then omits the selection.
     """
     return tree.where(_always(condition), new, old)
-
-
-def axes(batched: Any) -> Any:
-    """The ``in_axes`` of :func:`jax.vmap` for the ``batched`` of a ``custom_vmap`` rule."""
-    return jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)

@@ -22,9 +22,9 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from . import batching, placement
+from . import placement
+from .types import Arrays
 
-Arrays = Sequence[jax.Array]
 Item = TypeVar("Item")
 
 # True from JAX 0.5 on, where an operation can state a rule for the sharding of its dimensions.
@@ -51,15 +51,15 @@ def joined(
         return _concatenated(plain(*flat))
 
     def on_device(copies: Sequence[int], axes: tuple[Any, ...]) -> Callable[..., Any]:
-        """The function of the arrays on one device; ``copies`` tells how many hold each group."""
+        """The function of the arrays on one device; ``copies`` devices hold each group."""
 
         def shared(*flat: jax.Array) -> Any:
             parts = [local(*group) for group in _regrouped(flat, sizes)]
-            if join is jnp.maximum:
-                return jax.lax.pmax(_concatenated(_joined(join, parts)), axes)
-            # The sum over the devices counts each array as often as there are copies of it.
-            parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
-            return jax.lax.psum(_concatenated(_joined(join, parts)), axes)
+            if join is jnp.add:
+                # The sum over the devices counts each array as often as there are copies of it.
+                parts = [[x / n for x in part] for part, n in zip(parts, copies, strict=True)]
+            reduce: Any = jax.lax.psum if join is jnp.add else jax.lax.pmax
+            return reduce(_concatenated(_joined(join, parts)), axes)
 
         return shared
 
@@ -100,7 +100,8 @@ def _transformable(
 
     @batchable.def_vmap
     def over_batch(size: int, batched: Sequence[bool], *flat: jax.Array) -> tuple[jax.Array, bool]:
-        return jax.vmap(in_one, in_axes=batching.axes(tuple(batched)), axis_size=size)(*flat), True
+        axes = [0 if is_batched else None for is_batched in batched]
+        return jax.vmap(in_one, in_axes=axes, axis_size=size)(*flat), True
 
     smooth = jax.custom_jvp(lambda *flat: batchable(*flat))
     smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))

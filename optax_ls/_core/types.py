@@ -6,7 +6,7 @@ A transformation is a pair of pure functions::
     update(updates, state, params, **extra_args) -> updates, state
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional, Protocol, TypeVar, Union
 
 import chex
@@ -22,6 +22,7 @@ Scalar = jax.Array
 """A real number of the search dtype: a step, a value, a slope or an error."""
 Flag = jax.Array
 """A scalar of type bool."""
+Arrays = Sequence[jax.Array]
 Counter = jax.Array
 """A scalar of JAX's default integer type."""
 KeyPath = tuple[Any, ...]

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from .. import numerics
-from .compact import Coefficients, Pair
+from .compact import Coefficients, PairProducts
 
-# Of how many pairs the scaling of a long step may be the largest.
+# The scaling for long steps is the largest of so many pairs.
 _RECENT = 3
 # That scaling is taken if the minimum along the line of a step lies beyond its end by more than
 # this fraction of it, and that of the newest pair if it lies before its end by more.
@@ -33,23 +33,14 @@ def of_newest_pair(coefficients: Coefficients, grad_norm: jax.Array) -> jax.Arra
 
 
 def for_long_steps(
-    coefficients: Coefficients,
-    grad_norm: jax.Array,
-    pair: Pair,
-    is_new: jax.Array,
+    coefficients: Coefficients, grad_norm: jax.Array, pair: PairProducts, is_new: jax.Array
 ) -> jax.Array:
     """A larger scaling where the last step ended before the minimum along its line.
 
     There it is the largest <s, y> / <y, y> of the last three pairs and, if the last step gave a
-    pair, the geometric mean of that ratio and |s| / |y|. Where the step ended beyond the minimum it
-    is the ratio of the newest pair; in between it is interpolated. Without pairs it makes the step
-    no longer than 1, nor than twice the last step.
-
-    Args:
-        coefficients: of the pairs.
-        grad_norm: the Euclidean norm of the gradient.
-        pair: of the last step.
-        is_new: bool, whether that pair has entered.
+    pair (``is_new``), the geometric mean of that ratio and |s| / |y|. Where the step ended beyond
+    the minimum it is the ratio of the newest pair; in between it is interpolated. Without pairs it
+    makes the step no longer than 1, nor than twice the last step.
     """
     newest, recent = largest_ratios(coefficients, 1, _RECENT)
     mean = jnp.where(is_new, jnp.sqrt(pair.sy / pair.yy * jnp.sqrt(pair.ss / pair.yy)), 0)
