@@ -47,7 +47,7 @@ class LineSearch(Protocol[State]):
 def check(name: str, search: object, alternatives: str = "") -> None:
     """Raises TypeError unless ``search``, the argument ``name``, follows the protocol.
 
-    ``alternatives`` are other values that are accepted, in words that end in "or ".
+    ``alternatives`` names other values that are accepted, and ends in "or ".
     """
     wanted = f"{name} must be {alternatives}a line search, such as optax_ls.MoreThuente(30)"
     if isinstance(search, type):
@@ -66,16 +66,9 @@ def check(name: str, search: object, alternatives: str = "") -> None:
 
 
 def begin(search: LineSearch[State], value: Scalar, slope: Scalar, step: Scalar) -> State:
-    """The state of a search that begins, of strong-typed arrays.
+    """The first state of a search, of strong-typed arrays; raises TypeError if it lacks a field.
 
-    Args:
-        search: the line search.
-        value: phi(0), scalar of the search dtype.
-        slope: phi'(0), of the same type.
-        step: the step to try first, of the same type.
-
-    Raises:
-        TypeError: the state lacks what the protocol asks for.
+    The arguments are phi(0), phi'(0) and the step to try first, of the search dtype.
     """
     state = search.start(value, slope, step)
     kind = type(search).__name__
@@ -90,17 +83,9 @@ def begin(search: LineSearch[State], value: Scalar, slope: Scalar, step: Scalar)
 
 
 def observe(search: LineSearch[State], state: State, value: Scalar, slope: Scalar) -> State:
-    """The state after one more evaluation, in the dtypes of the state before.
+    """The state after phi and phi' at ``state.step``, in the dtypes of the state before.
 
-    Args:
-        search: the line search.
-        state: the state of a search that is not done.
-        value: phi at ``state.step``, scalar of the search dtype; if it is not finite, the search
-            sees infinity.
-        slope: phi' there, of the same type.
-
-    Raises:
-        TypeError, ValueError: ``advance`` returns another structure than ``start``.
+    A value that is not finite becomes infinity. Raises ValueError if the structure changes.
     """
     advanced = search.advance(state, jnp.where(jnp.isfinite(value), value, jnp.inf), slope)
     kind = type(search).__name__
@@ -118,8 +103,8 @@ class _Carry(NamedTuple):
 
     Attributes:
         search: the state of the search.
-        fresh: bool, whether nothing has been evaluated yet.
-        ended: bool, whether the search is done and its step is the one evaluated last.
+        fresh: bool, true before the first evaluation.
+        ended: bool, true once the search is done and its step is the one evaluated last.
         found: the last evaluation.
     """
 
@@ -285,12 +270,11 @@ class Driver(Generic[State]):
             )
             return placement.varying_with(new, carry)
 
-        unread = Evaluation(value, state.grad, state.aux)
         first = _Carry(
             search=begin(search, value, -jnp.ones((), dtype), first_step),
             fresh=jnp.ones((), bool),
             ended=jnp.zeros((), bool),
-            found=unread,
+            found=Evaluation(value, state.grad, state.aux),
         )
         first = placement.beside(first, params, updates, value, grad, state)
         return jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
@@ -311,7 +295,5 @@ class Driver(Generic[State]):
 def _scaled(step: Scalar, updates: Tree, params: Params) -> Tree:
     """``step * updates`` in the dtypes of ``params``; zeros for a step of 0, never NaN."""
     return map_leaves(
-        lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype),
-        updates,
-        params,
+        lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype), updates, params
     )

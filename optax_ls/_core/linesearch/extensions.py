@@ -8,7 +8,7 @@ from .. import checks
 from ..types import Counter, Flag, GradientTransformationExtraArgs, Scalar, Updates
 from . import driver
 from .more_thuente import MoreThuente
-from .transforms import first_step
+from .transforms import initial_guess
 
 
 class LinesearchInfo(NamedTuple):
@@ -151,7 +151,7 @@ def scale_by_linesearch(
     return driver.Driver(
         "scale_by_linesearch",
         search,
-        first_step(initial_guess_strategy),
+        initial_guess(initial_guess_strategy),
         ScaleByLinesearchState,
         LinesearchInfo,
         store_grad=store_grad,
@@ -230,7 +230,7 @@ def scale_by_more_thuente_linesearch(
     return driver.Driver(
         "scale_by_more_thuente_linesearch",
         search,
-        first_step(initial_guess_strategy),
+        initial_guess(initial_guess_strategy),
         ScaleByMoreThuenteLinesearchState,
         MoreThuenteLinesearchInfo,
         store_grad=True,
