@@ -111,7 +111,7 @@ def inverse_hessian(state: Any) -> InverseHessian:
             f"the state of lbfgs, not {type(state).__name__}"
         )
     coefficients = memory.coefficients
-    (newest,) = scaling.largest_ratios(coefficients, 1)
+    newest = scaling.largest_ratio(coefficients, 1)
     gamma = jnp.where(newest > 0, newest, 1)
 
     def factors(products: jax.Array) -> jax.Array:
