@@ -156,12 +156,13 @@ def _by_compiler(
         shardings: list[Sharding] = []
         copies = []
         for group in _regrouped(shapes, sizes):
-            if _have_same_shards(group):
-                shardings += [array.sharding for array in group]
-                copies.append(_copies(group[-1]))
-            else:  # the user has sharded them differently, so every device reads all of them
+            number = _copies(group)
+            if number is None:  # the user has sharded them differently: every device reads all
                 shardings += [everywhere] * len(group)
                 copies.append(everywhere.mesh.size)
+            else:
+                shardings += [array.sharding for array in group]
+                copies.append(number)
         return everywhere.mesh, on_device(copies, ("all",)), everywhere, tuple(shardings)
 
     exchange = custom_partitioning(in_one)
@@ -207,18 +208,17 @@ def _shards(
     return shards
 
 
-def _have_same_shards(group: Sequence[jax.ShapeDtypeStruct]) -> bool:
-    """True if each device has the same entries of all arrays, and all shards have one size."""
+def _copies(group: Sequence[jax.ShapeDtypeStruct]) -> Optional[int]:
+    """The number of devices that have the same entries of the arrays.
+
+    None if a device has different entries of some arrays, or if not all shards have one size.
+    """
     last = group[-1]
     try:
         last.sharding.shard_shape(last.shape)
-        wanted = _shards(last, len(last.shape))
-        return all(_shards(array, len(last.shape)) == wanted for array in group)
+        shards = _shards(last, len(last.shape))
+        if any(_shards(array, len(last.shape)) != shards for array in group[:-1]):
+            return None
     except ValueError:  # shards of different sizes
-        return False
-
-
-def _copies(array: jax.ShapeDtypeStruct) -> int:
-    """The number of devices that have the same entries."""
-    shards = _shards(array, len(array.shape))
+        return None
     return len(shards) // len(set(shards.values()))
