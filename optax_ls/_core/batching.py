@@ -1,9 +1,9 @@
 """Control flow that stays cheap under :func:`jax.vmap`.
 
-Over a batch a conditional with a batched predicate takes both branches, and a loop whose elements
+Over a batch, a conditional with a batched predicate takes both branches, and a loop whose elements
 end at different times selects between its whole carry before and after. Predicates from here are
-the same for the whole batch. What they guard must itself leave elements unchanged for which the
-condition does not hold.
+the same for the whole batch. The branch or loop must itself leave the elements unchanged for which
+the condition does not hold.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""Errors for people: each says which argument or leaf was wrong, what it was, what was wanted."""
+"""Error messages: each names the argument or leaf, its value, and the values that are accepted."""
 
 import contextlib
 import inspect
@@ -152,7 +152,7 @@ def keywords(name: str, fn: Callable[..., object], given: dict[str, object]) -> 
     """Raises TypeError if the function ``name`` has no parameters for the keyword arguments."""
     try:
         signature = inspect.signature(fn)
-    except ValueError:  # some builtins have no signature: then only a call can tell
+    except ValueError:  # some builtins have no signature
         return
     taken = {p.name for p in signature.parameters.values() if p.kind is not p.POSITIONAL_ONLY}
     unused = sorted(given.keys() - taken)

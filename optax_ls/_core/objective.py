@@ -79,7 +79,7 @@ def bind(
 def value_and_grad_from_state(
     value_fn: Callable[..., Any], has_aux: bool = False, *, value_and_grad: bool = False
 ) -> Callable[..., Any]:
-    """As :func:`jax.value_and_grad`, but takes what a line search has already computed.
+    """As :func:`jax.value_and_grad`, but reuses the results of a line search.
 
     Args:
         value_fn: function of the params, and of keyword arguments, that returns a scalar (with

@@ -1,8 +1,8 @@
 """The placement of arrays as their types state it.
 
 Since JAX 0.7 a type states along which *explicit* axes of a mesh an array is sharded, and inside
-``shard_map`` along which axes it *varies*: whether each device may have another one. On automatic
-axes the compiler decides, and a type states nothing.
+``shard_map`` along which axes it *varies*, which means that it may differ between devices. On
+automatic axes the compiler decides, and a type does not show its choice.
 """
 
 import contextlib

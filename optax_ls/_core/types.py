@@ -26,7 +26,7 @@ Arrays = Sequence[jax.Array]
 Counter = jax.Array
 """A scalar of JAX's default integer type."""
 KeyPath = tuple[Any, ...]
-"""Where a leaf stands in a tree: JAX's key entries."""
+"""The path to a leaf of a tree: JAX's key entries."""
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule = Union[float, jax.Array, Schedule]
 
@@ -98,7 +98,7 @@ class GradientTransformationExtraArgs(GradientTransformation[State]):
 
 
 class EmptyState(NamedTuple):
-    """The state of a transformation that remembers nothing."""
+    """The state of a transformation that needs none."""
 
 
 class TraceState(NamedTuple):

@@ -18,10 +18,10 @@ from ..types import Arrays, Flag, Params
 from .compact import Coefficients, PairProducts, Products
 from .memory import Pair, Rows
 
-# y counts as short where it is shorter than this fraction of the gradient.
+# y is short if it is shorter than this fraction of the gradient.
 _SHORT = 1 / 4
-# The combination of up to so many pairs is unrolled into one fused loop. Of more pairs two matrix
-# products are faster, but not of half types, which they would widen in memory.
+# Up to this number of pairs, the combination is unrolled into one fused loop. Beyond, two matrix
+# products are faster, but not for half types, which they would widen in memory.
 _MAX_UNROLLED = 24
 
 

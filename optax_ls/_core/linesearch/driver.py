@@ -5,8 +5,7 @@ It does not call the objective. It says which step to evaluate next, and is give
 (reverse communication, as MINPACK-2's ``dcsrch``). :func:`scale_by_linesearch` describes the
 protocol in full.
 
-The objective stands at one place of the program, the body of the driver's loop, so one copy of it
-is compiled.
+The objective is called at one place, the body of the driver's loop, so it is compiled once.
 """
 
 import dataclasses
@@ -118,17 +117,10 @@ class _Carry(NamedTuple):
 class Driver(Generic[State]):
     """The transformation that scales updates by the step that a line search finds.
 
-    Attributes:
-        name: the public name, for messages.
-        search: the line search.
-        first_step: a function of the last learning rate that returns the step to try first.
-        make_state: the class of the state.
-        make_info: the class of its info.
-        store_grad: whether the state keeps the gradient at the step chosen.
-        has_aux: whether the objective has auxiliary output.
-        aux_like: an example of it, to keep the one at the step chosen; None keeps none.
-        gives_grad: whether the objective returns its gradient too.
-        verbose: whether to print why a search failed.
+    ``name`` is its public name, for messages. ``first_step`` maps the last learning rate to the
+    step to try first. ``make_state`` and ``make_info`` are the classes of the state and its report.
+    The other fields are arguments of :func:`scale_by_linesearch`; ``gives_grad`` is its
+    ``value_and_grad``.
     """
 
     name: str

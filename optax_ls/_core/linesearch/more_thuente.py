@@ -19,7 +19,7 @@ Deviations from the paper, with their reasons:
 * A step where value or slope is not finite becomes a ceiling: later steps stay below it.
 * A search that fails ends at its best step of sufficient decrease.
 * Beside a step where phi is very large, the minimiser of the cubic is almost the best step. So
-  within an interval the next step keeps a distance of a thousandth of its width from the best one.
+  within an interval the next step keeps a distance of 1/1000 of its width from the best one.
 * A search ends if the change of phi is rounding and phi' at the trial equals phi' at an end of the
   interval to the last bit: the two steps are one point to the objective.
 """
@@ -37,10 +37,10 @@ from .conditions import Message, Point, Sample
 
 # The distance that a step keeps from the best step, relative to the width of the interval.
 _NEAREST_INTERPOLATION = 1e-3
-# How far beyond the last step the next may lie while the interval grows (eq. 4.6 has the second
-# for the paper's numerical results), and the factor by which an interval must shrink in two trials
-# (page 291).
+# The limits of the distance from the last step to the next while the interval grows, relative to
+# the move before (eq. 4.6 has the second for the paper's numerical results).
 _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
+# The factor by which an interval must shrink in two trials (page 291).
 _SHRINKAGE = 0.66
 # A step is short if neither slope times the step is larger than this fraction of rounding.
 _SHORT = 0.25
