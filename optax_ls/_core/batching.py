@@ -1,12 +1,10 @@
 """Control flow that stays cheap under :func:`jax.vmap`.
 
-Over a batch a conditional with a batched predicate takes both branches, and a loop whose elements
+Over a batch, a conditional with a batched predicate takes both branches, and a loop whose elements
 end at different times selects between its whole carry before and after. Predicates from here are
-the same for the whole batch. What they guard must itself leave elements unchanged for which the
-condition does not hold.
+the same for the whole batch. The branch or loop must itself leave the elements unchanged for which
+the condition does not hold.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,7 @@ def any_element(condition: Flag) -> Flag:
 
 @any_element.def_vmap
 def _any_of_batch(size: int, batched: list[bool], condition: Flag) -> tuple[Flag, bool]:
-    return any_element(jnp.any(condition) if batched[0] else condition), False
+    return any_element(jnp.any(condition)), False
 
 
 @jax.custom_batching.custom_vmap
@@ -43,10 +41,4 @@ def hold(condition: Flag, new: Tree, old: Tree) -> Tree:
     For a condition that always holds without a batch, such as that the loop goes on. The compiler
     then omits the selection.
     """
-    held: Tree = tree.where(_always(condition), new, old)
-    return held
-
-
-def axes(batched: Any) -> Any:
-    """The ``in_axes`` of :func:`jax.vmap` for the ``batched`` of a ``custom_vmap`` rule."""
-    return jax.tree.map(lambda is_batched: 0 if is_batched else None, batched)
+    return tree.where(_always(condition), new, old)

@@ -1,4 +1,4 @@
-"""Errors for people: each says which argument or leaf was wrong, what it was, what was wanted."""
+"""Error messages: each names the argument or leaf, its value, and the values that are accepted."""
 
 import contextlib
 import inspect
@@ -25,13 +25,9 @@ def number(
     below: Optional[float] = None,
     optional: bool = False,
 ) -> None:
-    """Raises unless ``value`` is a real number in the range.
+    """Raises unless ``value`` is a real number in the range, or traced.
 
-    Infinity is a number here, a traced value is taken on trust.
-
-    Raises:
-        TypeError: ``value`` is no real number.
-        ValueError: ``value`` is out of range or NaN.
+    Infinity is a number here, and NaN is not.
     """
     if isinstance(value, jax.core.Tracer) or (optional and value is None):
         return
@@ -87,7 +83,7 @@ def described(value: object) -> str:
 
 
 def path_name(name: str, path: KeyPath) -> str:
-    """How a user would write the leaf at ``path`` of the tree ``name``: ``params['w'][0]``."""
+    """The leaf at ``path`` of the tree ``name`` as users write it: ``params['w'][0]``."""
     return name + jax.tree_util.keystr(path)
 
 
@@ -97,14 +93,12 @@ def float_leaves(name: str, tree: chex.ArrayTree) -> None:
         try:
             dtype = numerics.dtype_of(leaf)
         except TypeError:
-            dtype = None
-        if dtype is None:
             raise TypeError(
                 f"{path_name(name, path)} has type {type(leaf).__name__}; every leaf must be an "
                 "array of real or complex floats. Of a module, pass only these arrays: with "
                 "Equinox, params, static = equinox.partition(module, equinox.is_inexact_array), "
                 "and the function begins with module = equinox.combine(params, static)"
-            )
+            ) from None
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f"{path_name(name, path)} has type {dtype}; every leaf must be a real or complex "
@@ -124,25 +118,16 @@ def arrays(name: str, tree: object) -> None:
 
 
 def scalar(subject: str, value: Any, hint: str = "") -> Any:
-    """``value`` as an array of shape ().
+    """``value`` as an array; raises unless that is a real float of shape ().
 
-    Args:
-        subject: begins the message, and ends in a verb: ``value must be``.
-        value: anything.
-        hint: ends the message.
-
-    Raises:
-        TypeError: it is no real floating-point number.
-        ValueError: it has another shape.
+    ``subject`` begins the message and ends in a verb (``value must be``); ``hint`` ends it.
     """
-    if isinstance(value, (tuple, list, dict)):
-        raise TypeError(f"{subject} a scalar, got {described(value)}{hint}")
-    if value is None or isinstance(value, str):
-        raise TypeError(f"{subject} a scalar, got {value!r}{hint}")
     try:
+        if value is None or isinstance(value, (str, tuple, list, dict)):
+            raise TypeError
         value = jnp.asarray(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{subject} a scalar, got {value!r}{hint}") from None
+        raise TypeError(f"{subject} a scalar, got {described(value)}{hint}") from None
     if value.shape != ():
         raise ValueError(f"{subject} a scalar, got {described(value)}{hint}")
     if not jnp.issubdtype(value.dtype, jnp.floating):
@@ -150,17 +135,8 @@ def scalar(subject: str, value: Any, hint: str = "") -> Any:
     return value
 
 
-def pair(subject: str, value: object, wanted: str) -> tuple[Any, Any]:
-    """``value`` if it is a tuple of two.
-
-    Args:
-        subject: begins the message, and ends in a verb.
-        value: anything.
-        wanted: the tuple as a user would write it.
-
-    Raises:
-        TypeError: it is none.
-    """
+def tuple_of_two(subject: str, value: object, wanted: str) -> tuple[Any, Any]:
+    """``value``; raises TypeError unless it is a tuple of two, which users write as ``wanted``."""
     if not (isinstance(value, tuple) and len(value) == 2):
         raise TypeError(f"{subject} {wanted}, got {described(value)}")
     return value
@@ -176,7 +152,7 @@ def keywords(name: str, fn: Callable[..., object], given: dict[str, object]) -> 
     """Raises TypeError if the function ``name`` has no parameters for the keyword arguments."""
     try:
         signature = inspect.signature(fn)
-    except ValueError:  # some builtins have no signature: then only a call can tell
+    except ValueError:  # some builtins have no signature
         return
     taken = {p.name for p in signature.parameters.values() if p.kind is not p.POSITIONAL_ONLY}
     unused = sorted(given.keys() - taken)
@@ -204,39 +180,35 @@ def state_of(name: str, state: object, kind: Any) -> None:
 def same_structure(
     name: str, tree: object, reference_name: str, reference: object, *, dtypes: bool = False
 ) -> None:
-    """Raises unless two trees have the same leaves.
+    """Raises ValueError unless two trees have the same structure and shapes.
 
-    Raises:
-        ValueError: their paths or shapes differ.
-        TypeError: with ``dtypes``, their dtypes differ.
+    With ``dtypes``, raises TypeError if their dtypes differ.
     """
-    leaves = {path_name("", path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    wanted = {
-        path_name("", path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(reference)
-    }
-    for path in wanted:
+    leaves, wanted = (
+        {path_name("", path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(x)}
+        for x in (tree, reference)
+    )
+    for path, other in wanted.items():
+        here, there = f"{name}{path}", f"{reference_name}{path}"
         if path not in leaves:
-            raise ValueError(f"{name}{path} is missing, but {reference_name}{path} is there")
-        if np.shape(leaves[path]) != np.shape(wanted[path]):
+            raise ValueError(f"{here} is missing, but {there} is there")
+        leaf = leaves[path]
+        if np.shape(leaf) != np.shape(other):
             raise ValueError(
-                f"{name}{path} has shape {np.shape(leaves[path])}, but {reference_name}{path} "
-                f"has shape {np.shape(wanted[path])}"
+                f"{here} has shape {np.shape(leaf)}, but {there} has shape {np.shape(other)}"
             )
-        if not dtypes:
-            continue
-        dtype, wanted_dtype = jnp.result_type(leaves[path]), jnp.result_type(wanted[path])
-        if dtype != wanted_dtype:
+        if dtypes and jnp.result_type(leaf) != jnp.result_type(other):
             raise TypeError(
-                f"{name}{path} has dtype {dtype}, but {reference_name}{path} has {wanted_dtype}"
+                f"{here} has dtype {jnp.result_type(leaf)}, but {there} has "
+                f"{jnp.result_type(other)}"
             )
     for path in leaves:
         if path not in wanted:
             raise ValueError(f"{name}{path} is there, but {reference_name}{path} is missing")
-    structure: Any = jax.tree.structure(tree)
-    wanted_structure: Any = jax.tree.structure(reference)
-    if structure != wanted_structure:
+    structures: Any = jax.tree.structure(tree), jax.tree.structure(reference)
+    if structures[0] != structures[1]:
         raise ValueError(
-            f"{name} and {reference_name} are different trees: {structure} and {wanted_structure}"
+            f"{name} and {reference_name} are different trees: {structures[0]} and {structures[1]}"
         )
 
 
@@ -251,7 +223,7 @@ def no_more_complex(name: str, tree: object, reference: object) -> None:
             )
 
 
-# What to do about errors of JAX that a function raises while it is traced; the first that fits.
+# Advice for errors of JAX that a function raises while it is traced; the first that fits is given.
 _ADVICE = (
     (
         jax.errors.TracerBoolConversionError,
@@ -273,7 +245,7 @@ _ADVICE = (
 
 @contextlib.contextmanager
 def advised(name: str) -> Iterator[None]:
-    """Errors of JAX about tracing say first what to do about the function ``name``."""
+    """Puts advice on the function ``name`` before the text of JAX's errors about tracing."""
     try:
         yield
     except tuple(kind for kind, _ in _ADVICE) as error:

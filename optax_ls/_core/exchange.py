@@ -22,9 +22,9 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from . import batching, placement
+from . import placement
+from .types import Arrays
 
-Arrays = Sequence[jax.Array]
 Item = TypeVar("Item")
 
 # True from JAX 0.5 on, where an operation can state a rule for the sharding of its dimensions.
@@ -51,15 +51,15 @@ def joined(
         return _concatenated(plain(*flat))
 
     def on_device(copies: Sequence[int], axes: tuple[Any, ...]) -> Callable[..., Any]:
-        """The function of the arrays on one device; ``copies`` tells how many hold each group."""
+        """The function of the arrays on one device; ``copies`` devices hold each group."""
 
         def shared(*flat: jax.Array) -> Any:
             parts = [local(*group) for group in _regrouped(flat, sizes)]
-            if join is jnp.maximum:
-                return jax.lax.pmax(_concatenated(_joined(join, parts)), axes)  # type: ignore[no-untyped-call]
-            # The sum over the devices counts each array as often as there are copies of it.
-            parts = [[x / number for x in part] for part, number in zip(parts, copies, strict=True)]
-            return jax.lax.psum(_concatenated(_joined(join, parts)), axes)  # type: ignore[no-untyped-call]
+            if join is jnp.add:
+                # The sum over the devices counts each array as often as there are copies of it.
+                parts = [[x / n for x in part] for part, n in zip(parts, copies, strict=True)]
+            reduce: Any = jax.lax.psum if join is jnp.add else jax.lax.pmax
+            return reduce(_concatenated(_joined(join, parts)), axes)
 
         return shared
 
@@ -100,12 +100,12 @@ def _transformable(
 
     @batchable.def_vmap
     def over_batch(size: int, batched: Sequence[bool], *flat: jax.Array) -> tuple[jax.Array, bool]:
-        return jax.vmap(in_one, in_axes=batching.axes(tuple(batched)), axis_size=size)(*flat), True
+        axes = [0 if is_batched else None for is_batched in batched]
+        return jax.vmap(in_one, in_axes=axes, axis_size=size)(*flat), True
 
     smooth = jax.custom_jvp(lambda *flat: batchable(*flat))
     smooth.defjvp(lambda primals, tangents: jax.jvp(in_one, primals, tangents))
-    transformable: Callable[..., jax.Array] = smooth
-    return transformable
+    return smooth
 
 
 OnDevice = Callable[[Sequence[int], tuple[Any, ...]], Callable[..., Any]]
@@ -136,8 +136,8 @@ def _by_types(
     exchange = jax.shard_map(
         on_device(copies, axes),
         mesh=mesh,
-        in_specs=tuple(PartitionSpec(*spec) for spec in specs),  # type: ignore[no-untyped-call]
-        out_specs=PartitionSpec(),  # type: ignore[no-untyped-call]
+        in_specs=tuple(PartitionSpec(*spec) for spec in specs),
+        out_specs=PartitionSpec(),
         axis_names=set(axes),
         check_vma=False,
     )
@@ -156,16 +156,17 @@ def _by_compiler(
         shardings: list[Sharding] = []
         copies = []
         for group in _regrouped(shapes, sizes):
-            if _have_same_shards(group):
-                shardings += [array.sharding for array in group]
-                copies.append(_copies(group[-1]))
-            else:  # the user has sharded them differently, so every device reads all of them
+            number = _copies(group)
+            if number is None:  # the user has sharded them differently: every device reads all
                 shardings += [everywhere] * len(group)
                 copies.append(everywhere.mesh.size)
+            else:
+                shardings += [array.sharding for array in group]
+                copies.append(number)
         return everywhere.mesh, on_device(copies, ("all",)), everywhere, tuple(shardings)
 
-    exchange = custom_partitioning(in_one)  # type: ignore[no-untyped-call]
-    exchange.def_partition(  # type: ignore[no-untyped-call]
+    exchange = custom_partitioning(in_one)
+    exchange.def_partition(
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _on_all_devices(shapes[-1]),
         sharding_rule=lambda *args: _rule([value.shape for value in args[-2]], sizes),
@@ -190,7 +191,7 @@ def _on_all_devices(array: jax.ShapeDtypeStruct) -> NamedSharding:
     # A shape that every sharding over these devices divides evenly.
     shape = tuple(n * len(array.sharding.device_set) for n in array.shape)
     devices = list(array.sharding.devices_indices_map(shape))  # in the order of the program
-    return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())  # type: ignore[no-untyped-call]
+    return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())
 
 
 def _shards(
@@ -207,18 +208,17 @@ def _shards(
     return shards
 
 
-def _have_same_shards(group: Sequence[jax.ShapeDtypeStruct]) -> bool:
-    """True if each device has the same entries of all arrays, and all shards have one size."""
+def _copies(group: Sequence[jax.ShapeDtypeStruct]) -> Optional[int]:
+    """The number of devices that have the same entries of the arrays.
+
+    None if a device has different entries of some arrays, or if not all shards have one size.
+    """
     last = group[-1]
     try:
         last.sharding.shard_shape(last.shape)
-        wanted = _shards(last, len(last.shape))
-        return all(_shards(array, len(last.shape)) == wanted for array in group)
+        shards = _shards(last, len(last.shape))
+        if any(_shards(array, len(last.shape)) != shards for array in group[:-1]):
+            return None
     except ValueError:  # shards of different sizes
-        return False
-
-
-def _copies(array: jax.ShapeDtypeStruct) -> int:
-    """The number of devices that have the same entries."""
-    shards = _shards(array, len(array.shape))
+        return None
     return len(shards) // len(set(shards.values()))

@@ -20,15 +20,10 @@ ENABLED = True
 def isolate(
     is_needed: Flag, fn: Callable[..., Tree], otherwise: Callable[..., Tree], *operands: Any
 ) -> Tree:
-    """``fn(*operands)``, in a branch of its own.
+    """``fn(*operands)`` in a branch of its own; where it is not needed, ``otherwise(*operands)``.
 
-    Args:
-        is_needed: bool, whether the result is used; for a batch, whether any element uses it.
-        fn: a function of trees of arrays.
-        otherwise: a function of the same trees with a result of the same types, at little cost.
-        operands: trees of arrays.
+    Both results have the same types, and ``otherwise`` costs little.
     """
     if not ENABLED:
         return fn(*operands)
-    result: Tree = jax.lax.cond(batching.any_element(is_needed), fn, otherwise, *operands)
-    return result
+    return jax.lax.cond(batching.any_element(is_needed), fn, otherwise, *operands)

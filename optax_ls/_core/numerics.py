@@ -1,4 +1,4 @@
-"""Dtype policy: which types the numbers of a solver have, decided here and nowhere else.
+"""Dtype policy: the types of the numbers of a solver are decided in this module.
 
 * Counters are strong-typed arrays of JAX's default integer type (``counter``, ``increment``).
 * Search scalars (step, value, slope, errors) have the widest real float among the parameters,
@@ -6,8 +6,8 @@
 * A state lives where the parameters live (``zeros_alike``).
 * The package promotes dtypes as JAX does by default, also where the user has set the strict mode;
   the user's function is called in the user's mode (``promotes``, ``objective.bind``).
-* What returns to the user has the dtype *and the weak type* of what the user gave (``like``);
-  what stays in a state is strong-typed (``strong``).
+* Results for the user have the dtype *and the weak type* of the user's arrays (``like``); arrays
+  in a state are strong-typed (``strong``).
 """
 
 import functools
@@ -29,7 +29,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def promotes(fn: Function) -> Function:
-    """The function, in which dtypes are promoted as JAX does by default."""
+    """``fn`` with JAX's default promotion of dtypes."""
 
     @functools.wraps(fn)
     def promoting(*args: Any, **kwargs: Any) -> Any:
@@ -40,7 +40,7 @@ def promotes(fn: Function) -> Function:
 
 
 def on_host(value: chex.Numeric, dtype: Any) -> Any:
-    """A scalar input of a compiled program: of NumPy, without work for the device; or traced."""
+    """A scalar input of a compiled program: of NumPy, to start no work on a device; or traced."""
     return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
 
 
@@ -49,29 +49,17 @@ def counter(value: chex.Numeric = 0, asarray: Callable[..., Any] = jnp.asarray) 
     dtype = jax.dtypes.canonicalize_dtype(int)
     if isinstance(value, int):
         value = min(value, int(np.iinfo(dtype).max))
-    count: Counter = asarray(value, dtype=dtype)
-    return count
+    return asarray(value, dtype=dtype)
 
 
-def increment(count: Counter) -> Counter:
-    """One more; the largest integer stays as it is, so a counter never becomes negative."""
-    largest = np.iinfo(count.dtype).max
-    return jnp.where(count < largest, count + jnp.ones_like(count), count)
-
-
-def add_counters(a: Counter, b: Counter) -> Counter:
+def increment(count: Counter, by: chex.Numeric = 1) -> Counter:
     """The sum of a counter and a count, or the largest integer if that is less."""
-    return a + jnp.minimum(b, np.iinfo(a.dtype).max - a)
-
-
-def finfo(dtype: DTypeLike) -> Any:
-    """:func:`jax.numpy.finfo` of a float type, or of the parts of a complex type."""
-    return jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    return count + jnp.minimum(by, np.iinfo(count.dtype).max - count)
 
 
 def at_least_float32(dtype: DTypeLike) -> DType:
     """The real float type in which numbers of ``dtype`` are accumulated."""
-    real = finfo(dtype).dtype
+    real = jnp.finfo(dtype).dtype
     return jax.dtypes.canonicalize_dtype(real if real.itemsize > 4 else np.float32)
 
 

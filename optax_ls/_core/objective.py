@@ -12,7 +12,7 @@ from .types import Params, Scalar
 
 
 class Evaluation(NamedTuple):
-    """What one call of the objective gives.
+    """The result of one call of the objective.
 
     Attributes:
         value: scalar of the search dtype.
@@ -37,23 +37,15 @@ def bind(
 ) -> Callable[[Params], Evaluation]:
     """The user's function of the params as a function that returns an :class:`Evaluation`.
 
-    Args:
-        fun: the user's function.
-        dtype: real dtype for the value.
-        has_aux: whether ``fun`` returns ``(value, aux)``.
-        with_grad: whether to evaluate the gradient too.
-        gives_grad: whether ``fun`` returns its gradient as well, as a function made by
-            :func:`jax.value_and_grad` does.
-        name: what the user calls the function, for messages.
-
-    Raises:
-        TypeError: at the call, a value that is not a real float, or no pair where one is due.
-        ValueError: at the call, a value that is not a scalar, or a gradient unlike the params.
+    With ``has_aux`` it returns ``(value, aux)``. With ``gives_grad`` it also returns its gradient,
+    as a function made by :func:`jax.value_and_grad` does; otherwise JAX differentiates it, if
+    ``with_grad``. The value gets the real type ``dtype``, and messages call the function ``name``.
     """
 
     def split(out: object) -> tuple[Scalar, Any]:
         if has_aux:
-            out, aux = checks.pair(f"with has_aux=True {name} must return", out, "(value, aux)")
+            subject = f"with has_aux=True {name} must return"
+            out, aux = checks.tuple_of_two(subject, out, "(value, aux)")
             return checks.scalar(f"{name} must return", out), aux
         hint = "; if it returns auxiliary output too, set has_aux=True"
         return checks.scalar(f"{name} must return", out, hint), None
@@ -68,8 +60,9 @@ def bind(
         with jax.numpy_dtype_promotion(users_promotion):
             if gives_grad:
                 out = call(params)
+                subject = f"with value_and_grad=True {name} must return"
                 wanted = "((value, aux), grad)" if has_aux else "(value, grad)"
-                out, grad = checks.pair(f"with value_and_grad=True {name} must return", out, wanted)
+                out, grad = checks.tuple_of_two(subject, out, wanted)
                 checks.same_structure("grad", grad, "params", params)
                 checks.no_more_complex("grad", grad, params)
                 value, aux = split(out)
@@ -86,7 +79,7 @@ def bind(
 def value_and_grad_from_state(
     value_fn: Callable[..., Any], has_aux: bool = False, *, value_and_grad: bool = False
 ) -> Callable[..., Any]:
-    """As :func:`jax.value_and_grad`, but takes what a line search has already computed.
+    """As :func:`jax.value_and_grad`, but reuses the results of a line search.
 
     Args:
         value_fn: function of the params, and of keyword arguments, that returns a scalar (with

@@ -1,8 +1,8 @@
 """The placement of arrays as their types state it.
 
 Since JAX 0.7 a type states along which *explicit* axes of a mesh an array is sharded, and inside
-``shard_map`` along which axes it *varies*: whether each device may have another one. On automatic
-axes the compiler decides, and a type states nothing.
+``shard_map`` along which axes it *varies*, which means that it may differ between devices. On
+automatic axes the compiler decides, and a type does not show its choice.
 """
 
 import contextlib
@@ -44,8 +44,7 @@ def on_mesh_of(*trees: object) -> contextlib.AbstractContextManager[Any]:
     mesh = next(filter(None, map(explicit_mesh, traced)), None)
     if mesh is None or not jax.sharding.get_abstract_mesh().empty:
         return contextlib.nullcontext()
-    context: contextlib.AbstractContextManager[Any] = jax.sharding.use_abstract_mesh(mesh)
-    return context
+    return jax.sharding.use_abstract_mesh(mesh)
 
 
 def beside(tree: Tree, *others: object) -> Tree:
@@ -87,12 +86,11 @@ def zeros(like: Any) -> jax.Array:
 
 def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     put: Any = jax.device_put if isinstance(sharding.mesh, Mesh) else jax.sharding.reshard
-    moved: jax.Array = put(x, sharding)
-    return moved
+    return put(x, sharding)
 
 
 def _sharding(mesh: Any, *spec: Any) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(*spec))  # type: ignore[no-untyped-call]
+    return NamedSharding(mesh, PartitionSpec(*spec))
 
 
 def gathered(tree: Tree) -> Tree:
@@ -121,11 +119,9 @@ def varying_with(tree: Tree, *others: object) -> Tree:
         if not missing:
             return x
         lax: Any = jax.lax
-        has_pcast = hasattr(lax, "pcast")  # from JAX 0.8 on
-        varied: jax.Array = (
-            lax.pcast(x, missing, to="varying") if has_pcast else lax.pvary(x, missing)
-        )
-        return varied
+        if hasattr(lax, "pcast"):  # from JAX 0.8 on
+            return lax.pcast(x, missing, to="varying")
+        return lax.pvary(x, missing)
 
     return map_leaves(vary, tree) if axes else tree
 
@@ -168,7 +164,7 @@ def contract(
     ]
     stated = {"out_sharding": _sharding(mesh, *rest)} if mesh else {}
     # Not jnp.vdot: it flattens its arguments, which gathers an array sharded along two axes.
-    result: jax.Array = jax.lax.dot_general(
+    return jax.lax.dot_general(
         x,
         y,
         (axes, ((), ())),
@@ -176,4 +172,3 @@ def contract(
         preferred_element_type=dtype,
         **stated,
     )
-    return result

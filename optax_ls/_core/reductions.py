@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from . import exchange, numerics, placement
-from .exchange import Arrays
-from .types import Scalar
+from .types import Arrays, Scalar
 
 
 def dot(x: jax.Array, y: jax.Array, dtype: DTypeLike) -> jax.Array:

@@ -27,14 +27,14 @@ def get(
     default: Any = None,
     filtering: Optional[Callable[[KeyPath, Any], bool]] = None,
 ) -> Any:
-    """Fetches the one value that stands under ``key`` anywhere in a tree.
+    """Fetches the one value under ``key``, anywhere in a tree.
 
     Args:
         tree: any pytree, typically the state of a chain.
         key: a dictionary key, a field of a NamedTuple or dataclass, or the name of a NamedTuple
             class (which fetches the tuple itself).
-        default: returned if nothing stands under ``key``.
-        filtering: ``filtering(path, value)`` may say False to leave a find out; ``path`` is a
+        default: returned if there is no value under ``key``.
+        filtering: ``filtering(path, value)`` returns False for a value to leave out; ``path`` is a
             tuple of JAX's key entries.
 
     Returns:
@@ -141,7 +141,7 @@ def _leaf_vdot(x: ArrayLike, y: ArrayLike) -> jax.Array:
 
 
 def _accumulator(dtype: DTypeLike) -> DTypeLike:
-    half = jnp.issubdtype(dtype, jnp.floating) and numerics.finfo(dtype).bits < 32
+    half = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
     return jnp.dtype(jnp.float32) if half else dtype
 
 

@@ -6,7 +6,7 @@ A transformation is a pair of pure functions::
     update(updates, state, params, **extra_args) -> updates, state
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional, Protocol, TypeVar, Union
 
 import chex
@@ -22,10 +22,11 @@ Scalar = jax.Array
 """A real number of the search dtype: a step, a value, a slope or an error."""
 Flag = jax.Array
 """A scalar of type bool."""
+Arrays = Sequence[jax.Array]
 Counter = jax.Array
 """A scalar of JAX's default integer type."""
 KeyPath = tuple[Any, ...]
-"""Where a leaf stands in a tree: JAX's key entries."""
+"""The path to a leaf of a tree: JAX's key entries."""
 Schedule = Callable[[chex.Numeric], chex.Numeric]
 ScalarOrSchedule = Union[float, jax.Array, Schedule]
 
@@ -41,8 +42,7 @@ else:
 
 def map_leaves(fn: Callable[..., Any], tree: Tree, *others: Any) -> Tree:
     """:func:`jax.tree.map`, for type checkers: the result has the type of ``tree``."""
-    mapped: Tree = jax.tree.map(fn, tree, *others)
-    return mapped
+    return jax.tree.map(fn, tree, *others)
 
 
 class TransformInitFn(Protocol):
@@ -98,7 +98,7 @@ class GradientTransformationExtraArgs(GradientTransformation[State]):
 
 
 class EmptyState(NamedTuple):
-    """The state of a transformation that remembers nothing."""
+    """The state of a transformation that needs none."""
 
 
 class TraceState(NamedTuple):

@@ -152,7 +152,7 @@ def minimize(
 
         dtype = numerics.search_dtype(params)
         if gtol is None:
-            gtol = float(numerics.finfo(dtype).eps) ** 0.75
+            gtol = float(np.finfo(dtype).eps) ** 0.75
         limits = Limits(
             gtol=numerics.on_host(gtol, dtype),
             ftol=None if ftol is None else numerics.on_host(ftol, dtype),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from .._core import checks, numerics
+from .._core import checks
 from .._core.types import KeyPath, Params, Tree, map_leaves
 
 Bound = Union[jax.Array, np.ndarray]
@@ -111,7 +111,7 @@ class Bounds(NamedTuple):
         """The direction, cut so that no entry leaves the box before a step of 1."""
 
         def of_leaf(p: jax.Array, d: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-            beyond = 1 + 2 * float(numerics.finfo(d.dtype).eps)  # rounding must not end inside
+            beyond = 1 + 2 * float(jnp.finfo(d.dtype).eps)  # rounding must not end inside
             return jnp.clip(d, (low - p) * beyond, (high - p) * beyond)
 
         return map_leaves(of_leaf, params, direction, *self)
@@ -204,6 +204,6 @@ def _normal(bound: Bound, inner: Callable[..., np.ndarray]) -> Bound:
     """A bound whose subnormal numbers become 0 or the nearest normal one, the ``inner`` of both."""
     if isinstance(bound, jax.Array):
         return bound
-    tiny = numerics.finfo(bound.dtype).tiny
+    tiny = jnp.finfo(bound.dtype).tiny
     is_subnormal = (bound != 0) & (np.abs(bound) < tiny)
     return np.where(is_subnormal, inner(np.sign(bound) * tiny, 0), bound).astype(bound.dtype)

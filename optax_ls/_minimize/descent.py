@@ -147,7 +147,7 @@ def steepest_descent(params: Params, grad: Params) -> Params:
     """Steepest descent in relative coordinates, in which the direction is at most 1 long."""
     dtype = numerics.search_dtype(params)
     (largest,) = reductions.maxima((params,), dtype)
-    floor = jnp.where(largest > 0, float(numerics.finfo(dtype).eps) * largest, 1)
+    floor = jnp.where(largest > 0, float(jnp.finfo(dtype).eps) * largest, 1)
     units = map_leaves(lambda p: jnp.abs(p).astype(dtype) + floor, params)
     relative = jax.tree.map(jnp.multiply, units, grad)
     scale = -jnp.minimum(1, 1 / direction.norm(relative, dtype))

@@ -109,7 +109,7 @@ def _derivative(
     def solve_linear(hessian: Callable[[Params], Params], b: Params) -> Any:
         inverse = inverse_hessian(result)
         preconditioner = lambda v: _parts(inverse(_joined(v, x)), dtype)  # noqa: E731
-        rtol = float(numerics.finfo(dtype).eps) ** 0.75
+        rtol = float(jnp.finfo(dtype).eps) ** 0.75
         return _conjugate_gradients(hessian, b, lambda v: on_free(preconditioner, v), rtol)
 
     before, changes = (list(itertools.compress(xs, moving)) for xs in (leaves, tangent_leaves))

@@ -88,7 +88,7 @@ def along(params: Tree, step: Scalar, direction: Params, bounds: Optional[Bounds
     def move(p: jax.Array, d: jax.Array) -> jax.Array:
         wide = jnp.promote_types(p.dtype, jnp.float32)
         moved = p.astype(wide) + (step * d.astype(wide)).astype(wide)
-        finfo = numerics.finfo(p.dtype)
+        finfo = jnp.finfo(p.dtype)
         if finfo.bits < 32:
             # Otherwise the compiler may omit the rounding, and the objective sees other params.
             moved = jax.lax.reduce_precision(moved, finfo.nexp, finfo.nmant)
@@ -295,7 +295,7 @@ def advance(
         *(coefficients, state.direction, rows, pair, iterate.params, iterate.grad),
         *(decision, scalars.grad_norm, bounds, free),
     )
-    count = numerics.add_counters(jnp.asarray(memory.count), decision.moves)
+    count = numerics.increment(jnp.asarray(memory.count), decision.moves)
     memory = ScaleByLBFGSState(count, iterate.params, iterate.grad, rows[0], rows[1], *coefficients)
     new = state._replace(
         **scalars._asdict(),

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from .._core import numerics, reductions, tree
-from .._core.lbfgs.compact import Coefficients, Pair, Products, add_pair
+from .._core.lbfgs.compact import Coefficients, PairProducts, Products, add_pair
 from .._core.lbfgs.memory import Rows
 from .._core.types import Flag, Params, Scalar
 
@@ -120,7 +120,7 @@ def of_free_entries(
         k = jax.lax.rem(slot + age, numerics.counter(size))
         # |s| |y| is the bound of <|s|, |y|> that these products give.
         largest = jnp.sqrt(ss[k]) * jnp.sqrt(y_y[k, k])
-        pair = Pair(ss[k], s_y[k, k], y_y[k, k], zero[0], largest)
+        pair = PairProducts(ss[k], s_y[k, k], y_y[k, k], zero[0], largest)
         products = Products(zero, zero, s_y[k], y_y[k], pair, None, zero[0])
         exists = (ss[k] >= _LEAST_FREE * whole[k]) & (k < coefficients.num_pairs)
         new, _ = add_pair(old, k, products, exists)

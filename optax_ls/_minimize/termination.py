@@ -83,8 +83,8 @@ class Limits(NamedTuple):
     def counted_from(self, num_iters: jax.Array, num_evals: jax.Array) -> "Limits":
         """The limits of a run that goes on after so many iterations and evaluations."""
         return self._replace(
-            num_iters=numerics.add_counters(num_iters, self.num_iters),
-            num_evals=numerics.add_counters(num_evals, self.num_evals),
+            num_iters=numerics.increment(num_iters, self.num_iters),
+            num_evals=numerics.increment(num_evals, self.num_evals),
         )
 
     def reached(self, num_iters: jax.Array, num_evals: jax.Array) -> list[Reason]:
@@ -195,7 +195,7 @@ def update(
     """The progress after an evaluation; for ``falls`` and ``flattens`` see :func:`shows_fall`."""
     before, is_first = state.progress, state.num_evals == 0
     (value_before, value), iterated = decision.values, decision.is_pair
-    eps, is_counted = float(numerics.finfo(value.dtype).eps), trial.is_finite & ~is_first
+    eps, is_counted = float(jnp.finfo(value.dtype).eps), trial.is_finite & ~is_first
     num_evals = numerics.increment(state.num_evals)
 
     # Rounding: the change of the value if it or the params change by one unit in the last place.
@@ -244,7 +244,7 @@ def status(
 ) -> jax.Array:
     """The reason to stop after an evaluation; else RUNNING."""
     (value_before, value), progress = decision.values, after.progress
-    finfo = numerics.finfo(value.dtype)
+    finfo = jnp.finfo(value.dtype)
     invisible = _INVISIBLE * finfo.eps * jnp.abs(value)
     is_invisible = (-trial.slope_init <= invisible) & (before.stalled > 0)
     if limits.ftol is None:

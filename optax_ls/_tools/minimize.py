@@ -90,7 +90,7 @@ def add(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.x64:
-        jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]  # before any array
+        jax.config.update("jax_enable_x64", True)  # before any array
     fun = _load(options.function)
     params = jax.tree.map(jnp.asarray, _read_arrays("x0", options.x0))
     bounds = tuple(_read_bound(option, getattr(options, option)) for option in ("lower", "upper"))
@@ -182,7 +182,7 @@ def _load(target: str) -> Callable[[Params], object]:
     fun = getattr(module, name)
     if not callable(fun):
         raise CommandError(f"{target} is not a function, but of type {type(fun).__name__}")
-    return fun  # type: ignore[no-any-return]
+    return fun
 
 
 def _import(where: str, is_file: bool) -> ModuleType:
@@ -216,7 +216,7 @@ def _minimized(
 
     try:
         result = minimize(recorded, params, **settings)
-        ready: MinimizeResult = jax.block_until_ready(result)  # type: ignore[no-untyped-call]
+        ready: MinimizeResult = jax.block_until_ready(result)
         return ready
     except BrokenPipeError:
         raise

@@ -20,7 +20,7 @@ def empty():
 
 
 def products(rows_s, rows_y, s, y, g):
-    pair = compact.Pair(s @ s, s @ y, y @ y, s @ g, np.abs(s) @ np.abs(y))
+    pair = compact.PairProducts(s @ s, s @ y, y @ y, s @ g, np.abs(s) @ np.abs(y))
     return compact.Products(rows_s @ g, rows_y @ g, rows_s @ y, rows_y @ y, pair, None, g @ g)
 
 

@@ -408,7 +408,7 @@ def test_corrected_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(th
     values = phi(0.0), phi(step)
     slopes = jax.grad(phi)(0.0), jax.grad(phi)(step)
     s_y = step * (slopes[1] - slopes[0])
-    pair = compact.Pair(jnp.asarray(step**2), s_y, s_y, step * slopes[1], s_y)
+    pair = compact.PairProducts(jnp.asarray(step**2), s_y, s_y, step * slopes[1], s_y)
     multiple = direction.curvature_correction(pair, *values)
     wanted = jax.grad(jax.grad(phi))(step)
     np.testing.assert_allclose(
@@ -424,5 +424,5 @@ def test_corrected_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(th
 )
 def test_values_that_show_no_curvature_correct_no_pair(values):
     values = tuple(jnp.asarray(value) for value in values)
-    pair = compact.Pair(*(jnp.asarray(x) for x in (1.0, 1.0, 1.0, 0.1, 1.0)))
+    pair = compact.PairProducts(*(jnp.asarray(x) for x in (1.0, 1.0, 1.0, 0.1, 1.0)))
     assert direction.curvature_correction(pair, *values) == 0

@@ -50,14 +50,13 @@ class Coefficients(NamedTuple):
 
     @property
     def in_use(self) -> jax.Array:
-        """Bools ``(m,)``: which slots hold a pair."""
+        """Bools ``(m,)``, true for slots that hold a pair."""
         return self.rho != 0
 
     @property
     def next_slot(self) -> jax.Array:
         """The slot that the next pair goes to."""
-        slot: jax.Array = jax.lax.rem(self.num_pairs, numerics.counter(len(self.rho)))
-        return slot
+        return jax.lax.rem(self.num_pairs, numerics.counter(len(self.rho)))
 
     def without_pairs(self, condition: jax.Array) -> "Coefficients":
         """Coefficients of an empty memory where the condition holds."""
@@ -65,7 +64,7 @@ class Coefficients(NamedTuple):
         return self._replace(num_pairs=num_pairs, rho=rho)
 
 
-class Pair(NamedTuple):
+class PairProducts(NamedTuple):
     """The products of a pair, of s with the gradient g at its newer end, and of |s| with |y|."""
 
     ss: jax.Array
@@ -92,35 +91,25 @@ class Products(NamedTuple):
     y_g: jax.Array
     s_y: jax.Array
     y_y: jax.Array
-    pair: Pair
+    pair: PairProducts
     bend: Optional[jax.Array]
     grad_square: jax.Array
 
     @property
     def has_curvature(self) -> jax.Array:
-        """Whether the new pair keeps H positive definite: <s, y> > eps <|s|, |y|>."""
-        finfo = numerics.finfo(self.pair.sy.dtype)
+        """The new pair keeps H positive definite: <s, y> > eps <|s|, |y|>."""
+        finfo = jnp.finfo(self.pair.sy.dtype)
         is_curved = self.pair.sy > jnp.maximum(finfo.eps * self.pair.sy_size, finfo.tiny)
         return is_curved & (self.pair.yy > 0)
 
 
 def add_pair(
-    coefficients: Coefficients,
-    slot: jax.Array,
-    products: Products,
-    is_written: jax.Array,
+    coefficients: Coefficients, slot: jax.Array, products: Products, is_written: jax.Array
 ) -> tuple[Coefficients, jax.Array]:
-    """The coefficients with a new pair in a slot; a pair that does not enter leaves it empty.
+    """The coefficients with a new pair in a slot, and whether it entered.
 
-    Args:
-        coefficients: before.
-        slot: of the new pair.
-        products: of the memory with the gradient at the newer end of the pair and with its y.
-        is_written: bool, whether there is a new pair, in place of the one that was in the slot.
-
-    Returns:
-        The new coefficients, and whether the pair entered: it does if it has curvature and its
-        column of R^-1 is finite.
+    It enters if it has curvature and its column of R^-1 is finite; otherwise the slot is empty.
+    Without ``is_written`` there is no new pair, and only the products with the gradient are new.
     """
     rho, num_pairs, inverse_r, gram_y, _, _, bends = coefficients
     s_g, y_g, s_y, y_y, pair, bend, _ = products
@@ -149,14 +138,7 @@ def apply(
 ) -> tuple[jax.Array, jax.Array]:
     """The factors of S and of Y in H g = gamma g + S a + Y b, for Y as it stands in the rows.
 
-    Args:
-        coefficients: of the pairs.
-        gamma: scalar.
-        s_g: ``(m,)``, S'g.
-        y_g: ``(m,)``, Y'g.
-
-    Returns:
-        ``(m,)`` each; zero in empty slots.
+    ``s_g`` is S'g and ``y_g`` is Y'g. The factors of empty slots are zero.
     """
     rho, _, inverse_r, gram_y, _, _, bends = coefficients
     in_use = coefficients.in_use

@@ -7,7 +7,6 @@ digits, and the products with y are computed in a third pass.
 All inner products are real: a complex vector counts as the real one of twice its length.
 """
 
-from collections.abc import Sequence
 from typing import Any, Optional, Union
 
 import jax
@@ -15,14 +14,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from .. import batching, numerics, reductions, tree
-from ..types import Flag, Params
-from .compact import Coefficients, Pair, Products
-from .memory import Rows
+from ..types import Arrays, Flag, Params
+from .compact import Coefficients, PairProducts, Products
+from .memory import Pair, Rows
 
-# y counts as short where it is shorter than this fraction of the gradient.
+# y is short if it is shorter than this fraction of the gradient.
 _SHORT = 1 / 4
-# The combination of up to so many pairs is unrolled into one fused loop. Of more pairs two matrix
-# products are faster, but not of half types, which they would widen in memory.
+# Up to this number of pairs, the combination is unrolled into one fused loop. Beyond, two matrix
+# products are faster, but not for half types, which they would widen in memory.
 _MAX_UNROLLED = 24
 
 
@@ -31,7 +30,7 @@ def inner_products(
     rows: Rows,
     slot: jax.Array,
     g: Params,
-    s_and_y: tuple[Params, Params],
+    pair: Pair,
     values: Optional[tuple[jax.Array, jax.Array]] = None,
     directly: Union[bool, Flag] = False,
 ) -> Products:
@@ -41,58 +40,57 @@ def inner_products(
         coefficients: before the update.
         rows: with the new pair in its slot.
         slot: of the new pair.
-        g: tree, the gradient at the newer end of the pair.
-        s_and_y: two trees, the new pair.
-        values: the objective at both ends, to correct y; None leaves it.
+        g: the gradient at the newer end of the pair.
+        pair: the new pair.
+        values: the objective at both ends, to correct y; None leaves it as it is.
         directly: bool, whether the products with the new y must not be differences.
     """
     dtype, size = coefficients.s_g.dtype, coefficients.s_g.shape
 
-    def local(rows_s: jax.Array, rows_y: jax.Array, *vectors: jax.Array) -> Sequence[jax.Array]:
+    def local(rows_s: jax.Array, rows_y: jax.Array, *vectors: jax.Array) -> Arrays:
         g, s, y = vectors
-        pairs = (rows_s, g), (rows_y, g), (g, g), (s, s), (s, y), (y, y)
+        factors = (rows_s, g), (rows_y, g), (g, g), (s, s), (s, y), (y, y)
         sizes = jnp.abs(s).astype(dtype) * jnp.abs(y).astype(dtype)
-        return [*(reductions.dot(*pair, dtype) for pair in pairs), jnp.sum(sizes)]
+        return [*(reductions.dot(*two, dtype) for two in factors), jnp.sum(sizes)]
 
     shapes = size, size, *((),) * 5
-    s_g, y_g, gg, ss, sy, yy, sy_size = reductions.sums(local, (*rows, g, *s_and_y), shapes, dtype)
+    s_g, y_g, gg, ss, sy, yy, sy_size = reductions.sums(local, (*rows, g, *pair), shapes, dtype)
     here = jnp.arange(len(s_g)) == slot
-    pair, bend = Pair(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0)), sy_size), None
-    in_own_pass = (yy < _SHORT**2 * gg) | directly
+    of_pair, bend = PairProducts(ss, sy, yy, jnp.sum(jnp.where(here, s_g, 0)), sy_size), None
+    needs_third_pass = (yy < _SHORT**2 * gg) | directly
     bends = coefficients.bends
     if values is not None and bends is not None:
-        bend = curvature_correction(pair, *values)
-        in_own_pass |= bend != 0
-        pair = corrected(pair, bend)
+        bend = curvature_correction(of_pair, *values)
+        needs_third_pass |= bend != 0
+        of_pair = corrected(of_pair, bend)
         y_g += jnp.where(here, bend, bends) * s_g
-    in_own_pass &= coefficients.num_pairs > 0
+    needs_third_pass &= coefficients.num_pairs > 0
     differences = s_g - coefficients.s_g, y_g - coefficients.y_g
 
-    def own_pass() -> tuple[jax.Array, jax.Array]:
-        def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Sequence[jax.Array]:
+    def third_pass() -> tuple[jax.Array, jax.Array]:
+        def local(rows_s: jax.Array, rows_y: jax.Array, y: jax.Array) -> Arrays:
             return [reductions.dot(rows, y, dtype) for rows in (rows_s, rows_y)]
 
-        s, y = s_and_y
+        s, y = pair
         if bend is not None:
             y = jax.tree.map(lambda s, y: (y + bend * s).astype(y.dtype), s, y)
         s_y, y_y = reductions.sums(local, (*rows, y), (size, size), dtype)
         if bends is not None:
             y_y += bends * s_y
-        return tree.where(in_own_pass, (s_y, y_y), differences)
+        return tree.where(needs_third_pass, (s_y, y_y), differences)
 
-    s_y, y_y = jax.lax.cond(batching.any_element(in_own_pass), own_pass, lambda: differences)
-    s_y, y_y = jnp.where(here, pair.sy, s_y), jnp.where(here, pair.yy, y_y)
-    return Products(s_g, y_g, s_y, y_y, pair, bend, gg)
+    s_y, y_y = jax.lax.cond(batching.any_element(needs_third_pass), third_pass, lambda: differences)
+    s_y, y_y = jnp.where(here, of_pair.sy, s_y), jnp.where(here, of_pair.yy, y_y)
+    return Products(s_g, y_g, s_y, y_y, of_pair, bend, gg)
 
 
-# By which fraction of itself <s, y> may become smaller or larger by its correction, and which
-# fraction is not worth a third pass over the memory.
+# The limits of a correction, relative to <s, y>. A slight one is not worth a third pass.
 _MIN_CORRECTION, _MAX_CORRECTION, _SLIGHT_CORRECTION = -0.7, 5.0, 0.1
-# A change of the value by less than so many units of rounding says nothing of a curvature.
+# A change of the value by fewer units of rounding shows no curvature.
 _VISIBLE = 1000
 
 
-def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> jax.Array:
+def curvature_correction(pair: PairProducts, value: jax.Array, new_value: jax.Array) -> jax.Array:
     """The multiple of s to add to y for the curvature that the values at both ends show.
 
     <s, y> / |s|^2 is a mean of the second derivative along the step. The cubic with the values f
@@ -104,16 +102,16 @@ def curvature_correction(pair: Pair, value: jax.Array, new_value: jax.Array) -> 
     decrease = value - new_value
     change = 6 * decrease + 6 * sg - 3 * sy
     change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
-    is_visible = jnp.abs(decrease) > _VISIBLE * numerics.finfo(sy.dtype).eps * jnp.abs(value)
+    is_visible = jnp.abs(decrease) > _VISIBLE * jnp.finfo(sy.dtype).eps * jnp.abs(value)
     is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
     return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
 
 
-def corrected(pair: Pair, multiple: jax.Array) -> Pair:
+def corrected(pair: PairProducts, multiple: jax.Array) -> PairProducts:
     """The products of a pair with a multiple of s added to y."""
     ss, sy, yy, sg, sy_size = pair
     yy += multiple * (2 * sy + multiple * ss)
-    return Pair(ss, sy + multiple * ss, yy, sg, sy_size + jnp.abs(multiple) * ss)
+    return PairProducts(ss, sy + multiple * ss, yy, sg, sy_size + jnp.abs(multiple) * ss)
 
 
 def norm(g: Params, dtype: DTypeLike) -> jax.Array:
@@ -138,12 +136,12 @@ def combine(rows: Rows, g: Params, factor: jax.Array, of_s: jax.Array, of_y: jax
         wide = numerics.at_least_float32(g.dtype)
         a, b, c = (x.astype(wide) for x in (factor, of_s, of_y))
         total = a * g
-        if len(rows_s) > _MAX_UNROLLED and numerics.finfo(g.dtype).dtype == wide:
+        if len(rows_s) > _MAX_UNROLLED and jnp.finfo(g.dtype).dtype == wide:
             for factors, rows in ((b, rows_s), (c, rows_y)):
                 highest = jax.lax.Precision.HIGHEST
                 product = jnp.tensordot(factors.astype(g.dtype), rows, axes=1, precision=highest)
                 total = total + product
-            return total
+            return total.astype(g.dtype)
         # Axes are kept, so that every term is one product of slices.
         b, c = (x.reshape(-1, *(1,) * g.ndim) for x in (b, c))
         total = total[None]

@@ -1,6 +1,5 @@
 """The inverse Hessian that L-BFGS has in its memory, as an operator and by its factors."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .. import checks, numerics, placement, reductions, tree
-from ..types import Params, Scalar, Tree, map_leaves
+from ..types import Arrays, Params, Scalar, Tree, map_leaves
 from . import compact, scaling
 from .direction import combine
 
@@ -16,7 +15,7 @@ from .direction import combine
 class InverseHessian(NamedTuple):
     """The inverse Hessian approximation H of L-BFGS: a multiple of the identity, and a low rank.
 
-    With the pairs as the columns of S and Y, C the coefficients and gamma the scale::
+    With the pairs as the columns of S and Y, C the coefficients and gamma the scale, it is::
 
         H = gamma I + [S Y] C [S Y]'
 
@@ -51,15 +50,14 @@ class InverseHessian(NamedTuple):
         vector: Params = jax.tree.map(jnp.asarray, v)
         rows, dtype, shape = (self.s, self.y), self.scale.dtype, (len(self.coefficients) // 2,)
 
-        def local(*leaves: jax.Array) -> Sequence[jax.Array]:
+        def local(*leaves: jax.Array) -> Arrays:
             return [reductions.dot(stack, leaves[-1], dtype) for stack in leaves[:-1]]
 
         products = reductions.sums(local, (*rows, vector), (shape, shape), dtype)
         highest = jax.lax.Precision.HIGHEST
         weights = jnp.matmul(self.coefficients, jnp.concatenate(products), precision=highest)
         of_s, of_y = jnp.split(weights, 2)
-        product: Tree = combine(rows, vector, self.scale, of_s, of_y)
-        return tree.cast_like(product, vector)
+        return combine(rows, vector, self.scale, of_s, of_y)
 
     def dense(self) -> jax.Array:
         """H as a matrix, ``(n, n)`` for n params in the order of their leaves; for small n.
@@ -67,11 +65,10 @@ class InverseHessian(NamedTuple):
         Raises:
             TypeError: a leaf is complex.
         """
-        whole: InverseHessian = placement.gathered(self)
+        whole = placement.gathered(self)
         example = jax.tree.map(lambda rows: rows[0], whole.s)
-        for leaf in jax.tree.leaves(example):
-            if jnp.iscomplexobj(leaf):
-                raise TypeError("a dense inverse Hessian needs real params, got complex ones")
+        if any(map(jnp.iscomplexobj, jax.tree.leaves(example))):
+            raise TypeError("a dense inverse Hessian needs real params, got complex ones")
         flat, unravel = ravel_pytree(example)
         columns = jax.vmap(lambda v: ravel_pytree(whole(unravel(v)))[0])(
             jnp.eye(flat.size, dtype=flat.dtype)
@@ -108,14 +105,13 @@ def inverse_hessian(state: Any) -> InverseHessian:
         [1.0, 0.25]
     """
     memory = tree.get(state, "ScaleByLBFGSState")
-    free = None if getattr(state, "active", None) is None else _free(state)
     if memory is None:
         raise ValueError(
             "the state holds no memory of L-BFGS: give inverse_hessian the result of minimize, or "
             f"the state of lbfgs, not {type(state).__name__}"
         )
     coefficients = memory.coefficients
-    (newest,) = scaling.largest_ratios(coefficients, 1)
+    newest = scaling.largest_ratio(coefficients, 1)
     gamma = jnp.where(newest > 0, newest, 1)
 
     def factors(products: jax.Array) -> jax.Array:
@@ -127,20 +123,11 @@ def inverse_hessian(state: Any) -> InverseHessian:
     basis = jnp.eye(2 * len(coefficients.rho), dtype=gamma.dtype)
     middle = jax.vmap(factors, out_axes=1)(basis)
     s, y = memory.rows
-    if free is not None:
-        s, y = (map_leaves(_where, rows, free) for rows in (s, y))
+    if getattr(state, "active", None) is not None:  # a result with bounds
+
+        def of_free_entries(rows: jax.Array, active: jax.Array, g: jax.Array) -> jax.Array:
+            is_held = ((active < 0) & (g >= 0)) | ((active > 0) & (g <= 0))
+            return jnp.where(is_held, 0, rows)
+
+        s, y = (map_leaves(of_free_entries, rows, state.active, state.grad) for rows in (s, y))
     return InverseHessian(gamma, s, y, middle)
-
-
-def _where(x: jax.Array, keep: jax.Array) -> jax.Array:
-    return jnp.where(keep, x, jnp.zeros_like(x))
-
-
-def _free(result: Any) -> Params:
-    """Bools: the entries of a result with bounds that are not held at a bound."""
-    free: Params = jax.tree.map(
-        lambda active, g: ~(((active < 0) & (g >= 0)) | ((active > 0) & (g <= 0))),
-        result.active,
-        result.grad,
-    )
-    return free

@@ -1,7 +1,7 @@
 """The memory of L-BFGS: the last m pairs (s, y), stacked on a leading axis of each leaf, in a ring.
 
 A pair is a step s = w' - w and the change y = g' - g of the gradient along it. The rows of a slot
-count only if ``weights_memory`` is not zero there; what else stands in them is finite and unused.
+are used only if ``weights_memory`` is not zero there; other rows are finite.
 """
 
 from typing import NamedTuple, Optional
@@ -16,6 +16,8 @@ from .compact import Coefficients
 
 Rows = tuple[Params, Params]
 """The stacks of all s and of all y: two trees like the params, with a leading axis of length m."""
+Pair = tuple[Params, Params]
+"""A step s and the change y of the gradient along it: two trees like the params."""
 
 
 class ScaleByLBFGSState(NamedTuple):
@@ -56,7 +58,7 @@ class ScaleByLBFGSState(NamedTuple):
 
     @property
     def rows(self) -> Rows:
-        """Those of the pairs."""
+        """The stacks of all s and of all y."""
         return self.diff_params_memory, self.diff_updates_memory
 
     @property
@@ -66,10 +68,7 @@ class ScaleByLBFGSState(NamedTuple):
 
 
 def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleByLBFGSState:
-    """The state before the first update, with an empty memory.
-
-    ``corrects`` is whether the y of pairs are corrected.
-    """
+    """The state before the first update; with ``corrects``, of a memory that corrects each y."""
     dtype = numerics.search_dtype(params)
     zeros = numerics.zeros_alike(params)
     rows = numerics.zeros_alike(params, memory_size)
@@ -91,8 +90,8 @@ def init(params: Params, memory_size: int, *, corrects: bool = False) -> ScaleBy
     return placement.beside(state, params)
 
 
-def write_row(rows: Rows, slot: jax.Array, pair: tuple[Params, Params]) -> Rows:
-    """Writes a pair (s, y) into the rows of a slot; entries that are not finite become zero.
+def write_row(rows: Rows, slot: jax.Array, pair: Pair) -> Rows:
+    """Writes a pair into the rows of a slot; entries that are not finite become zero.
 
     The rows are always written, with their own entries if there is no new pair: that moves less
     memory than a conditional, which copies what it returns.
@@ -100,15 +99,11 @@ def write_row(rows: Rows, slot: jax.Array, pair: tuple[Params, Params]) -> Rows:
 
     def write(rows: jax.Array, new: jax.Array) -> jax.Array:
         new = jnp.where(jnp.isfinite(new), new, 0)
-        written: jax.Array = jax.lax.dynamic_update_index_in_dim(rows, new, slot, 0)
-        return written
+        return jax.lax.dynamic_update_index_in_dim(rows, new, slot, 0)
 
     return map_leaves(write, rows, pair)
 
 
-def read_row(rows: Rows, slot: jax.Array) -> tuple[Params, Params]:
-    """The pair (s, y) in the rows of a slot."""
-    pair: tuple[Params, Params] = jax.tree.map(
-        lambda stack: jax.lax.dynamic_index_in_dim(stack, slot, keepdims=False), rows
-    )
-    return pair
+def read_row(rows: Rows, slot: jax.Array) -> Pair:
+    """The pair in the rows of a slot."""
+    return map_leaves(lambda x: jax.lax.dynamic_index_in_dim(x, slot, keepdims=False), rows)

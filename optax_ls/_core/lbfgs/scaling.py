@@ -4,23 +4,23 @@ import jax
 import jax.numpy as jnp
 
 from .. import numerics
-from .compact import Coefficients, Pair
+from .compact import Coefficients, PairProducts
 
-# Of how many pairs the scaling of a long step may be the largest.
+# The scaling for long steps is the largest of this number of newest pairs.
 _RECENT = 3
-# That scaling is taken if the minimum along the line of a step lies beyond its end by more than
-# this fraction of it, and that of the newest pair if it lies before its end by more.
+# It is taken if the minimum along a step lies beyond its end by this fraction of the step, and the
+# scaling of the newest pair if the minimum lies before the end by this fraction.
 _MARGIN = 0.1
 
 
-def largest_ratios(coefficients: Coefficients, *numbers: int) -> tuple[jax.Array, ...]:
-    """The largest <s, y> / <y, y> of so many newest pairs, for each number; zero without pairs."""
+def largest_ratio(coefficients: Coefficients, number: int) -> jax.Array:
+    """The largest <s, y> / <y, y> of that number of newest pairs; zero without pairs."""
     rho, size = coefficients.rho, len(coefficients.rho)
     slots = jnp.arange(size, dtype=coefficients.num_pairs.dtype)
     age = jax.lax.rem(coefficients.num_pairs + (size - 1) - slots, numerics.counter(size))
     yy = jnp.diagonal(coefficients.gram_y)
     inverse = jnp.where(coefficients.in_use, rho * yy, jnp.inf)
-    return tuple(1 / jnp.min(jnp.where(age < number, inverse, jnp.inf)) for number in numbers)
+    return 1 / jnp.min(jnp.where(age < number, inverse, jnp.inf))
 
 
 def of_newest_pair(coefficients: Coefficients, grad_norm: jax.Array) -> jax.Array:
@@ -28,30 +28,21 @@ def of_newest_pair(coefficients: Coefficients, grad_norm: jax.Array) -> jax.Arra
 
     Without pairs it makes the step no longer than 1.
     """
-    (newest,) = largest_ratios(coefficients, 1)
+    newest = largest_ratio(coefficients, 1)
     return jnp.where(newest > 0, newest, jnp.minimum(1, 1 / grad_norm))
 
 
 def for_long_steps(
-    coefficients: Coefficients,
-    grad_norm: jax.Array,
-    pair: Pair,
-    is_new: jax.Array,
+    coefficients: Coefficients, grad_norm: jax.Array, pair: PairProducts, is_new: jax.Array
 ) -> jax.Array:
     """A larger scaling where the last step ended before the minimum along its line.
 
     There it is the largest <s, y> / <y, y> of the last three pairs and, if the last step gave a
-    pair, the geometric mean of that ratio and |s| / |y|. Where the step ended beyond the minimum it
-    is the ratio of the newest pair; in between it is interpolated. Without pairs it makes the step
-    no longer than 1, nor than twice the last step.
-
-    Args:
-        coefficients: of the pairs.
-        grad_norm: the Euclidean norm of the gradient.
-        pair: of the last step.
-        is_new: bool, whether that pair has entered.
+    pair (``is_new``), the geometric mean of that ratio and |s| / |y|. Where the step ended beyond
+    the minimum it is the ratio of the newest pair; in between it is interpolated. Without pairs it
+    makes the step no longer than 1, nor than twice the last step.
     """
-    newest, recent = largest_ratios(coefficients, 1, _RECENT)
+    newest, recent = (largest_ratio(coefficients, number) for number in (1, _RECENT))
     mean = jnp.where(is_new, jnp.sqrt(pair.sy / pair.yy * jnp.sqrt(pair.ss / pair.yy)), 0)
     larger = jnp.maximum(recent, mean)
     # The fraction of the step that lies beyond the minimum of a parabola along it.

@@ -169,12 +169,10 @@ def lbfgs(
         >>> bool(jnp.allclose(x, 1.0, atol=1e-3))
         True
     """
-    # The sign is part of the coefficients, so that no pass over the direction changes it.
-    factor, downhill = -1.0, transforms.scale_by_learning_rate()
-    if learning_rate is not None:
-        factor, downhill = 1.0, transforms.scale_by_learning_rate(learning_rate)
+    # Without a learning rate the coefficients change the sign, not a pass over the updates.
+    factor = -1.0 if learning_rate is None else 1.0
     return transforms.chain(
         _scale_by_lbfgs(memory_size, scale_init_precond, factor=factor),
-        downhill,
+        transforms.scale_by_learning_rate(learning_rate),
         transforms.identity() if linesearch is None else linesearch,
     )

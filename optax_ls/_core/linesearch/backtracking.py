@@ -78,13 +78,11 @@ class Backtracking:
         done = accepted | (num_steps > self.max_steps)
         # A failed search still takes its last step, unless the value there is not finite.
         last = jnp.where(jnp.isfinite(value), state.step, 0)
-        return BacktrackingState(
+        return state._replace(
             step=jnp.where(done, last, state.step * self.decrease_factor),
             done=done,
             failed=done & ~accepted,
             num_steps=num_steps,
-            value_init=state.value_init,
-            slope_init=state.slope_init,
             decrease_error=error,
         )
 

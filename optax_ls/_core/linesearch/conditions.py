@@ -79,10 +79,7 @@ def diagnose(
 ) -> list[Message]:
     """The messages of a failed search for a strong Wolfe step.
 
-    Args:
-        state: the state of a search that has ended.
-        decreased: bool scalar, whether a step of sufficient decrease was found.
-        max_steps: the number of steps that were allowed.
+    ``decreased`` is whether a step of sufficient decrease was found.
     """
     numbers = {
         "value": state.value_init,

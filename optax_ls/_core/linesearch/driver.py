@@ -5,8 +5,7 @@ It does not call the objective. It says which step to evaluate next, and is give
 (reverse communication, as MINPACK-2's ``dcsrch``). :func:`scale_by_linesearch` describes the
 protocol in full.
 
-The objective stands at one place of the program, the body of the driver's loop, so one copy of it
-is compiled.
+The objective is called at one place, the body of the driver's loop, so it is compiled once.
 """
 
 import dataclasses
@@ -47,7 +46,7 @@ class LineSearch(Protocol[State]):
 def check(name: str, search: object, alternatives: str = "") -> None:
     """Raises TypeError unless ``search``, the argument ``name``, follows the protocol.
 
-    ``alternatives`` are other values that are accepted, in words that end in "or ".
+    ``alternatives`` names other values that are accepted, and ends in "or ".
     """
     wanted = f"{name} must be {alternatives}a line search, such as optax_ls.MoreThuente(30)"
     if isinstance(search, type):
@@ -66,16 +65,9 @@ def check(name: str, search: object, alternatives: str = "") -> None:
 
 
 def begin(search: LineSearch[State], value: Scalar, slope: Scalar, step: Scalar) -> State:
-    """The state of a search that begins, of strong-typed arrays.
+    """The first state of a search, of strong-typed arrays; raises TypeError if it lacks a field.
 
-    Args:
-        search: the line search.
-        value: phi(0), scalar of the search dtype.
-        slope: phi'(0), of the same type.
-        step: the step to try first, of the same type.
-
-    Raises:
-        TypeError: the state lacks what the protocol asks for.
+    The arguments are phi(0), phi'(0) and the step to try first, of the search dtype.
     """
     state = search.start(value, slope, step)
     kind = type(search).__name__
@@ -90,17 +82,9 @@ def begin(search: LineSearch[State], value: Scalar, slope: Scalar, step: Scalar)
 
 
 def observe(search: LineSearch[State], state: State, value: Scalar, slope: Scalar) -> State:
-    """The state after one more evaluation, in the dtypes of the state before.
+    """The state after phi and phi' at ``state.step``, in the dtypes of the state before.
 
-    Args:
-        search: the line search.
-        state: the state of a search that is not done.
-        value: phi at ``state.step``, scalar of the search dtype; if it is not finite, the search
-            sees infinity.
-        slope: phi' there, of the same type.
-
-    Raises:
-        TypeError, ValueError: ``advance`` returns another structure than ``start``.
+    A value that is not finite becomes infinity. Raises ValueError if the structure changes.
     """
     advanced = search.advance(state, jnp.where(jnp.isfinite(value), value, jnp.inf), slope)
     kind = type(search).__name__
@@ -118,8 +102,8 @@ class _Carry(NamedTuple):
 
     Attributes:
         search: the state of the search.
-        fresh: bool, whether nothing has been evaluated yet.
-        ended: bool, whether the search is done and its step is the one evaluated last.
+        fresh: bool, true before the first evaluation.
+        ended: bool, true once the search is done and its step is the one evaluated last.
         found: the last evaluation.
     """
 
@@ -133,17 +117,10 @@ class _Carry(NamedTuple):
 class Driver(Generic[State]):
     """The transformation that scales updates by the step that a line search finds.
 
-    Attributes:
-        name: the public name, for messages.
-        search: the line search.
-        first_step: a function of the last learning rate that returns the step to try first.
-        make_state: the class of the state.
-        make_info: the class of its info.
-        store_grad: whether the state keeps the gradient at the step chosen.
-        has_aux: whether the objective has auxiliary output.
-        aux_like: an example of it, to keep the one at the step chosen; None keeps none.
-        gives_grad: whether the objective returns its gradient too.
-        verbose: whether to print why a search failed.
+    ``name`` is its public name, for messages. ``first_step`` maps the last learning rate to the
+    step to try first. ``make_state`` and ``make_info`` are the classes of the state and its report.
+    The other fields are arguments of :func:`scale_by_linesearch`; ``gives_grad`` is its
+    ``value_and_grad``.
     """
 
     name: str
@@ -285,16 +262,14 @@ class Driver(Generic[State]):
             )
             return placement.varying_with(new, carry)
 
-        unread = Evaluation(value, state.grad, state.aux)
         first = _Carry(
             search=begin(search, value, -jnp.ones((), dtype), first_step),
             fresh=jnp.ones((), bool),
             ended=jnp.zeros((), bool),
-            found=unread,
+            found=Evaluation(value, state.grad, state.aux),
         )
         first = placement.beside(first, params, updates, value, grad, state)
-        end: _Carry = jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
-        return end
+        return jax.lax.while_loop(lambda carry: ~carry.ended, iterate, first)
 
     def _print_if_failed(self, state: Any) -> None:
         messages = [Message(True, f"INFO: {self.name}: the search failed.", {})]
@@ -312,7 +287,5 @@ class Driver(Generic[State]):
 def _scaled(step: Scalar, updates: Tree, params: Params) -> Tree:
     """``step * updates`` in the dtypes of ``params``; zeros for a step of 0, never NaN."""
     return map_leaves(
-        lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype),
-        updates,
-        params,
+        lambda u, p: numerics.strong(jnp.where(step == 0, 0, step * u), p.dtype), updates, params
     )

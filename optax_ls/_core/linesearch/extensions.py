@@ -8,7 +8,7 @@ from .. import checks
 from ..types import Counter, Flag, GradientTransformationExtraArgs, Scalar, Updates
 from . import driver
 from .more_thuente import MoreThuente
-from .transforms import first_step
+from .transforms import initial_guess
 
 
 class LinesearchInfo(NamedTuple):
@@ -105,8 +105,8 @@ def scale_by_linesearch(
         the search has fields of these names.
 
     Raises:
-        TypeError, ValueError: as :func:`scale_by_backtracking_linesearch`; a search without what
-            is described above.
+        TypeError, ValueError: as :func:`scale_by_backtracking_linesearch`; a search that does not
+            fit the description above.
 
     References:
         More & Thuente, Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20
@@ -151,7 +151,7 @@ def scale_by_linesearch(
     return driver.Driver(
         "scale_by_linesearch",
         search,
-        first_step(initial_guess_strategy),
+        initial_guess(initial_guess_strategy),
         ScaleByLinesearchState,
         LinesearchInfo,
         store_grad=store_grad,
@@ -189,7 +189,7 @@ def scale_by_more_thuente_linesearch(
         slope_rtol: :math:`c_1`, in [0, 1).
         curv_rtol: :math:`c_2`; a smaller one makes steps more exact.
         noise_rtol: a relative change of the objective below this counts as rounding; None for 256
-            units in the last place of the search dtype, 0 to believe every value.
+            units in the last place of the search dtype, 0 to use every value.
         interval_rtol: length of the interval, relative to its right end, below which the search
             gives up.
         initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
@@ -230,7 +230,7 @@ def scale_by_more_thuente_linesearch(
     return driver.Driver(
         "scale_by_more_thuente_linesearch",
         search,
-        first_step(initial_guess_strategy),
+        initial_guess(initial_guess_strategy),
         ScaleByMoreThuenteLinesearchState,
         MoreThuenteLinesearchInfo,
         store_grad=True,

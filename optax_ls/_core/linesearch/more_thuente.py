@@ -8,10 +8,10 @@ ACM TOMS 20 (1994), 286-307, for the conditions::
 
 Deviations from the paper, with their reasons:
 
-* Where phi differs from phi(0) by no more than rounding, its values say nothing, but its slopes
-  still do. There the trapezoidal rule gives the value from the slopes, if neither slope times the
-  step is larger than a quarter of that rounding. After a longer step, which may pass over hills,
-  the slopes at its ends say less than the value. With the rule, (1.1) reads
+* Where phi differs from phi(0) by no more than rounding, its slopes are more exact than its values.
+  There the trapezoidal rule gives the value from the slopes, if neither slope times the step is
+  larger than a quarter of that rounding. A longer step may pass over hills, which the slopes at its
+  ends do not show. With the rule, (1.1) reads
   phi'(step) <= (2 slope_rtol - 1) phi'(0), which is the approximate test of Hager & Zhang, ACM TOMS
   32 (2006), 113-137, and interpolation uses consistent numbers.
 * Values are kept as differences from phi(0). Nothing in the algorithm depends on phi(0), and
@@ -19,7 +19,7 @@ Deviations from the paper, with their reasons:
 * A step where value or slope is not finite becomes a ceiling: later steps stay below it.
 * A search that fails ends at its best step of sufficient decrease.
 * Beside a step where phi is very large, the minimiser of the cubic is almost the best step. So
-  within an interval the next step keeps a distance of a thousandth of its width from the best one.
+  within an interval the next step keeps a distance of 1/1000 of its width from the best one.
 * A search ends if the change of phi is rounding and phi' at the trial equals phi' at an end of the
   interval to the last bit: the two steps are one point to the objective.
 """
@@ -28,19 +28,19 @@ import dataclasses
 from typing import NamedTuple, Optional
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from .. import checks, numerics, tree
+from ..types import Counter, Flag, Scalar
 from . import conditions, interpolation
 from .conditions import Message, Point, Sample
 
 # The distance that a step keeps from the best step, relative to the width of the interval.
 _NEAREST_INTERPOLATION = 1e-3
-# How far beyond the last step the next may lie while the interval grows (eq. 4.6 has the second
-# for the paper's numerical results), and the factor by which an interval must shrink in two trials
-# (page 291).
+# The limits of the distance from the last step to the next while the interval grows, relative to
+# the move before (eq. 4.6 has the second for the paper's numerical results).
 _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
+# The factor by which an interval must shrink in two trials (page 291).
 _SHRINKAGE = 0.66
 # A step is short if neither slope times the step is larger than this fraction of rounding.
 _SHORT = 0.25
@@ -60,18 +60,18 @@ class Interval(NamedTuple):
 
     low: Point
     high: Point
-    original: jax.Array
-    width_before: jax.Array
-    ceiling: jax.Array
+    original: Flag
+    width_before: Scalar
+    ceiling: Scalar
 
     @property
-    def bracketed(self) -> jax.Array:
+    def bracketed(self) -> Flag:
         """Bool, true if the interval contains a minimiser."""
         return jnp.isfinite(self.high.step)
 
     @property
-    def length(self) -> jax.Array:
-        """The way from ``low`` to ``high``, which has a sign."""
+    def length(self) -> Scalar:
+        """The distance from ``low`` to ``high``, negative if ``high`` is the smaller step."""
         return self.high.step - self.low.step
 
 
@@ -92,16 +92,16 @@ class MoreThuenteState(NamedTuple):
         curvature_error: the same for small curvature.
     """
 
-    step: jax.Array
-    done: jax.Array
-    failed: jax.Array
-    num_steps: jax.Array
-    value_init: jax.Array
-    slope_init: jax.Array
+    step: Scalar
+    done: Flag
+    failed: Flag
+    num_steps: Counter
+    value_init: Scalar
+    slope_init: Scalar
     best: Sample
     interval: Interval
-    decrease_error: jax.Array
-    curvature_error: jax.Array
+    decrease_error: Scalar
+    curvature_error: Scalar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ class MoreThuente:
     def _largest_step(self) -> chex.Numeric:
         return jnp.inf if self.max_step_size is None else self.max_step_size
 
-    def start(self, value: jax.Array, slope: jax.Array, step: jax.Array) -> MoreThuenteState:
+    def start(self, value: Scalar, slope: Scalar, step: Scalar) -> MoreThuenteState:
         """Begins a search from phi(0) and phi'(0), trying ``step`` first."""
         no, zero, infinite = jnp.zeros((), bool), jnp.zeros_like(step), jnp.full_like(step, jnp.inf)
         return MoreThuenteState(
@@ -153,9 +153,7 @@ class MoreThuente:
             curvature_error=infinite,
         )
 
-    def advance(
-        self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
-    ) -> MoreThuenteState:
+    def advance(self, state: MoreThuenteState, value: Scalar, slope: Scalar) -> MoreThuenteState:
         """Takes phi(step) and phi'(step); accepts the step, chooses another, or gives up."""
         trial, hidden = self._trial(state, value, slope)
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
@@ -166,7 +164,7 @@ class MoreThuente:
         decreased = finite & (decrease <= 0)
         good = decreased & (curvature <= 0)
         better = decreased & (trial.value < state.best.value)
-        best: Sample = tree.where(better, trial.sample, state.best)
+        best = tree.where(better, trial.sample, state.best)
 
         interval, next_step = self._narrow(state, trial, finite, decreased)
         # To the objective, the trial and an end of the interval are one point.
@@ -184,26 +182,22 @@ class MoreThuente:
         found = best.step > 0
         fallback = jnp.where(found, best.step, jnp.where(finite, trial.step, 0))
         at_trial = good | better | ~found
-        return MoreThuenteState(
+        return state._replace(
             step=jnp.where(good, trial.step, jnp.where(failed, fallback, next_step)),
             done=good | failed,
             failed=failed,
             num_steps=num_steps,
-            value_init=state.value_init,
-            slope_init=state.slope_init,
             best=best,
             interval=interval,
             decrease_error=jnp.where(at_trial, conditions.error(decrease), 0),
             curvature_error=jnp.where(at_trial, conditions.error(curvature), state.curvature_error),
         )
 
-    def _trial(
-        self, state: MoreThuenteState, value: jax.Array, slope: jax.Array
-    ) -> tuple[Point, jax.Array]:
+    def _trial(self, state: MoreThuenteState, value: Scalar, slope: Scalar) -> tuple[Point, Flag]:
         """The trial, and bool, whether rounding hides its difference from phi(0)."""
         rtol = self.noise_rtol
         if rtol is None:
-            rtol = 256 * numerics.finfo(value.dtype).eps
+            rtol = 256 * jnp.finfo(value.dtype).eps
         change, rounding = value - state.value_init, rtol * jnp.abs(state.value_init)
         hidden = jnp.abs(change) < rounding
         steeper = jnp.maximum(jnp.abs(state.slope_init), jnp.abs(slope))
@@ -212,8 +206,8 @@ class MoreThuente:
         return Point(state.step, jnp.where(hidden & is_short, trapezoid, change), slope), hidden
 
     def _narrow(
-        self, state: MoreThuenteState, trial: Point, finite: jax.Array, decreased: jax.Array
-    ) -> tuple[Interval, jax.Array]:
+        self, state: MoreThuenteState, trial: Point, finite: Flag, decreased: Flag
+    ) -> tuple[Interval, Scalar]:
         """The interval updated with the trial, and the next step (sections 2 to 4).
 
         A trial that is not finite only lowers the ceiling.
@@ -245,15 +239,12 @@ class MoreThuente:
         return new, self._safeguard(step, finite, old.width_before, new)
 
     def _safeguard(
-        self, step: jax.Array, finite: jax.Array, width_before: jax.Array, interval: Interval
-    ) -> jax.Array:
-        """The next step, kept within the limits.
+        self, step: Scalar, finite: Flag, width_before: Scalar, interval: Interval
+    ) -> Scalar:
+        """The step that interpolation suggests, kept within the limits.
 
-        Args:
-            step: the step that interpolation suggests.
-            finite: bool, whether the trial was finite.
-            width_before: the width of the interval two trials before.
-            interval: the interval after the trial.
+        ``interval`` is the interval after the trial, and ``width_before`` the width of that two
+        trials before. ``finite`` is whether the trial was finite.
         """
         low, length, width = interval.low.step, interval.length, jnp.abs(interval.length)
         too_near = jnp.abs(step - low) < _NEAREST_INTERPOLATION * width
@@ -263,7 +254,7 @@ class MoreThuente:
         blocked = ~finite | (step >= interval.ceiling)
         return jnp.where(blocked, (low + interval.ceiling) / 2, step)
 
-    def _exhausted(self, interval: Interval, step: jax.Array) -> jax.Array:
+    def _exhausted(self, interval: Interval, step: Scalar) -> Flag:
         """True if the next step is not inside the interval, or if that is too short."""
         left = jnp.minimum(interval.low.step, interval.high.step)
         right = jnp.maximum(interval.low.step, interval.high.step)
@@ -276,30 +267,20 @@ class MoreThuente:
 
 
 def _next_step(
-    x: Point,
-    y: Point,
-    p: Point,
-    higher: jax.Array,
-    turned: jax.Array,
-    bracketed: jax.Array,
-    nearest: jax.Array,
-) -> jax.Array:
+    x: Point, y: Point, p: Point, higher: Flag, turned: Flag, bracketed: Flag, nearest: Scalar
+) -> Scalar:
     """The next step by the four cases of section 4.
 
-    Moves are measured from the trial, in units of its distance from ``x``, which lies at -1.
+    ``x`` is the end of the interval with the lowest value, ``y`` the other end, ``p`` the trial.
+    ``higher``: the value at ``p`` is higher than at ``x``. ``turned``: it is not, and the slopes
+    have different signs. ``bracketed``: ``x`` and ``y`` bracketed a minimiser before the trial.
 
-    Args:
-        x: the end of the interval with the lowest value.
-        y: its other end.
-        p: the trial.
-        higher: whether the trial is higher than ``x``.
-        turned: whether it is not, and its slope and the slope at ``x`` have different signs.
-        bracketed: whether ``x`` and ``y`` bracketed a minimiser before the trial.
-        nearest: the shortest move while nothing is bracketed.
+    Moves are measured from the trial, in units of its distance from ``x``, which lies at -1;
+    ``nearest`` is the shortest while nothing is bracketed.
     """
     flatter = jnp.abs(p.slope) < jnp.abs(x.slope)
     unit = p.step - x.step
-    end: Point = tree.where(higher | turned | flatter, x, y)
+    end = tree.where(higher | turned | flatter, x, y)
     fraction, exists = interpolation.cubic(p, end)
     cubic = fraction * (end.step - p.step) / unit
     secant = -interpolation.secant(p, x)

@@ -13,10 +13,9 @@ from .backtracking import Backtracking
 from .zoom import Zoom
 
 
-def first_step(strategy: str) -> Callable[[Scalar], chex.Numeric]:
+def initial_guess(strategy: str) -> Callable[[Scalar], chex.Numeric]:
     """The first step of a search as a function of the last learning rate."""
     checks.one_of("initial_guess_strategy", strategy, ("one", "keep"))
-
     if strategy == "one":
         return lambda learning_rate: 1.0
     return lambda learning_rate: jnp.where(learning_rate > 0, learning_rate, 1)
@@ -205,7 +204,7 @@ def scale_by_zoom_linesearch(
     return driver.Driver(
         "scale_by_zoom_linesearch",
         search,
-        first_step(initial_guess_strategy),
+        initial_guess(initial_guess_strategy),
         states.ScaleByZoomLinesearchState,
         states.ZoomLinesearchInfo,
         store_grad=True,

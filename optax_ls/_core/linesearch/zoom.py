@@ -151,13 +151,11 @@ class Zoom:
         # the last step, unless the value there is not finite.
         fallback = jnp.where(found, new_low.step, jnp.where(jnp.isfinite(value), trial.step, 0))
         at_trial = good | ~too_high | ~found
-        return ZoomState(
+        return state._replace(
             step=jnp.where(good, trial.step, jnp.where(failed, fallback, next_step)),
             done=good | failed,
             failed=failed,
             num_steps=num_steps,
-            value_init=state.value_init,
-            slope_init=state.slope_init,
             low=new_low,
             high=new_high,
             former=former,
