@@ -149,12 +149,13 @@ def masked(tree: Tree, mask: Params) -> Tree:
 
 def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
     """A bound, which may be a prefix of the tree of params, for each leaf in its dtype."""
-    is_leaf = lambda x: x is None  # noqa: E731
     if jax.tree_util.all_leaves([params]) and isinstance(bound, (list, tuple)):
         bound = np.asarray([otherwise if b is None else b for b in bound], float)
     try:
         full = jax.tree.map(
-            lambda b, part: jax.tree.map(lambda _: b, part), bound, params, is_leaf=is_leaf
+            lambda b, part: jax.tree.map(lambda _: otherwise if b is None else b, part),
+            *(bound, params),
+            is_leaf=lambda x: x is None,
         )
     except (ValueError, TypeError) as error:
         raise ValueError(
@@ -162,12 +163,11 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
             f"tree of params: {error}"
         ) from None
 
-    def of_leaf(path: KeyPath, p: ArrayLike, b: Optional[ArrayLike]) -> Bound:
+    def of_leaf(path: KeyPath, p: ArrayLike, b: ArrayLike) -> Bound:
         where = f"{name} for {checks.path_name('params', path)}"
         p = jnp.asarray(p)
         if jnp.iscomplexobj(p):
             raise TypeError(f"{where}: complex params have no order, so they cannot have bounds")
-        b = otherwise if b is None else b
         b = b if isinstance(b, jax.Array) else np.asarray(b)
         if not any(jnp.issubdtype(b.dtype, kind) for kind in (jnp.floating, jnp.integer, bool)):
             raise TypeError(f"{where} must be a real number or an array of these, got {b.dtype}")
@@ -183,7 +183,7 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
             raise ValueError(f"{where} is NaN in {int((b != b).sum())} entries")
         return b
 
-    like: Params = jax.tree_util.tree_map_with_path(of_leaf, params, full, is_leaf=is_leaf)
+    like: Params = jax.tree_util.tree_map_with_path(of_leaf, params, full)
     return like
 
 

@@ -229,6 +229,16 @@ def test_bounds_are_a_prefix_of_the_tree_of_params():
     assert jax.tree.structure(result.active) == jax.tree.structure(params)
 
 
+@pytest.mark.parametrize("upper", [0.5, {"a": 0.5, "b": None}, {"a": [None, 0.5], "b": None}])
+def test_params_with_a_subtree_that_is_none(upper):
+    params = {"a": [jnp.zeros(3), jnp.zeros(2)], "b": None}
+    fun = lambda p: sum(jnp.sum((leaf - 1) ** 2) for leaf in p["a"])  # noqa: E731
+    for bounds in ((None, upper), (-1, upper), ({"a": -1, "b": None}, upper)):
+        result = optax_ls.minimize(fun, params, bounds=bounds)
+        np.testing.assert_array_equal(result.params["a"][1], 0.5)
+        assert jax.tree.structure(result.active) == jax.tree.structure(params)
+
+
 REFUSED = {
     "above": ((0, [1, 1, -1, 1, 1, 1]), ValueError, r"lower bound of params\[2\] is above.*0.*-1"),
     "nan": (([0, np.nan, 0, 0, 0, 0], None), ValueError, r"bounds\[0\].*NaN"),
