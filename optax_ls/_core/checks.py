@@ -87,12 +87,30 @@ def path_name(name: str, path: KeyPath) -> str:
     return name + jax.tree_util.keystr(path)
 
 
+def dtypes_of_jax(name: str, tree: object) -> None:
+    """Raises TypeError if a NumPy array has another byte order than this machine, or long double.
+
+    JAX has no such arrays.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, (np.ndarray, np.generic)):
+            continue
+        shorter = {"g": "float", "G": "complex"}.get(leaf.dtype.char)
+        if shorter or not leaf.dtype.isnative:
+            own = shorter or 'x.dtype.newbyteorder("=")'
+            raise TypeError(
+                f"{path_name(name, path)} has dtype {leaf.dtype}, which JAX does not have: convert "
+                f"this array x with x.astype({own})"
+            )
+
+
 def float_leaves(name: str, tree: chex.ArrayTree) -> None:
     """Raises TypeError unless every leaf of ``tree`` is a real or complex floating-point array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         try:
             dtype = numerics.dtype_of(leaf)
         except TypeError:
+            dtypes_of_jax(name, tree)
             raise TypeError(
                 f"{path_name(name, path)} has type {type(leaf).__name__}; every leaf must be an "
                 "array of real or complex floats. Of a module, pass only these arrays: with "
@@ -102,7 +120,7 @@ def float_leaves(name: str, tree: chex.ArrayTree) -> None:
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise TypeError(
                 f"{path_name(name, path)} has type {dtype}; every leaf must be a real or complex "
-                "float (keep integers, booleans and other objects out of the optimised tree)"
+                "float: convert it to float, or keep it out of the optimised tree"
             )
 
 

@@ -134,6 +134,8 @@ def minimize(
             raise TypeError(f"args must be a tuple, such as (data,), got {checks.described(args)}")
         if kwargs is not None and not isinstance(kwargs, dict):
             raise TypeError(f"kwargs must be a dictionary, got {checks.described(kwargs)}")
+        for name, tree in (("fun", fun), ("args", args), ("kwargs", kwargs)):
+            checks.dtypes_of_jax(name, tree)
         checks.whole_number("memory_size", memory_size, at_least=1)
         checks.number("gtol", gtol, at_least=0, optional=True)
         checks.number("ftol", ftol, at_least=0, optional=True)

@@ -37,7 +37,8 @@ class Bounds(NamedTuple):
 
         Raises:
             TypeError: no pair, complex params, or bounds that are no real numbers.
-            ValueError: NaN, a lower bound above the upper one, or a shape that does not fit.
+            ValueError: NaN, a lower bound of inf or above the upper one, an upper bound of -inf, or
+                a shape that does not fit.
         """
         if bounds is None:
             return None
@@ -61,7 +62,7 @@ class Bounds(NamedTuple):
             _like("bounds[1]", bounds[1], params, jnp.inf),
         )
         given.check(params)
-        pairs = jax.tree.map(_without_subnormals, *given)
+        pairs = jax.tree.map(_normalised, *given)
         outer, inner = jax.tree.structure(params), jax.tree.structure((0, 0))
         return cls(*jax.tree.transpose(outer, inner, pairs))
 
@@ -149,12 +150,13 @@ def masked(tree: Tree, mask: Params) -> Tree:
 
 def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
     """A bound, which may be a prefix of the tree of params, for each leaf in its dtype."""
-    is_leaf = lambda x: x is None  # noqa: E731
     if jax.tree_util.all_leaves([params]) and isinstance(bound, (list, tuple)):
         bound = np.asarray([otherwise if b is None else b for b in bound], float)
     try:
         full = jax.tree.map(
-            lambda b, part: jax.tree.map(lambda _: b, part), bound, params, is_leaf=is_leaf
+            lambda b, part: jax.tree.map(lambda _: otherwise if b is None else b, part),
+            *(bound, params),
+            is_leaf=lambda x: x is None,
         )
     except (ValueError, TypeError) as error:
         raise ValueError(
@@ -162,12 +164,11 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
             f"tree of params: {error}"
         ) from None
 
-    def of_leaf(path: KeyPath, p: ArrayLike, b: Optional[ArrayLike]) -> Bound:
+    def of_leaf(path: KeyPath, p: ArrayLike, b: ArrayLike) -> Bound:
         where = f"{name} for {checks.path_name('params', path)}"
         p = jnp.asarray(p)
         if jnp.iscomplexobj(p):
             raise TypeError(f"{where}: complex params have no order, so they cannot have bounds")
-        b = otherwise if b is None else b
         b = b if isinstance(b, jax.Array) else np.asarray(b)
         if not any(jnp.issubdtype(b.dtype, kind) for kind in (jnp.floating, jnp.integer, bool)):
             raise TypeError(f"{where} must be a real number or an array of these, got {b.dtype}")
@@ -178,21 +179,30 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
         if not fits:
             raise ValueError(f"{where} has shape {b.shape}, which does not broadcast to {p.shape}")
         # As many axes as the leaf has, since JAX may be told to refuse fewer.
-        b = b.astype(p.dtype).reshape((1,) * (p.ndim - b.ndim) + b.shape if b.ndim else ())
-        if _is_known(b) and bool((b != b).any()):
-            raise ValueError(f"{where} is NaN in {int((b != b).sum())} entries")
+        with np.errstate(over="ignore"):  # too large for the dtype of params: no bound
+            b = b.astype(p.dtype).reshape((1,) * (p.ndim - b.ndim) + b.shape if b.ndim else ())
+        if _is_known(b):
+            for kind, entries in (("NaN", b != b), (-otherwise, b == -otherwise)):
+                if bool(entries.any()):
+                    raise ValueError(
+                        f"{where} is {kind} in {int(entries.sum())} entries of {b.dtype}; None "
+                        "means no bound"
+                    )
         return b
 
-    like: Params = jax.tree_util.tree_map_with_path(of_leaf, params, full, is_leaf=is_leaf)
+    like: Params = jax.tree_util.tree_map_with_path(of_leaf, params, full)
     return like
 
 
-def _without_subnormals(low: Bound, high: Bound) -> tuple[Bound, Bound]:
+def _normalised(low: Bound, high: Bound) -> tuple[Bound, Bound]:
     """Bounds moved inwards to normal numbers, since devices treat subnormal ones as zero.
 
-    Bounds without a normal number between them become equal. Arrays of JAX stay as they are.
+    Bounds without a normal number between them become equal. Arrays of JAX stay as they are. Only
+    of traced bounds a lower one may be above the upper one: it becomes NaN, as the start then does.
     """
     new_low, new_high = _normal(low, np.maximum), _normal(high, np.minimum)
+    if not (_is_known(low) and _is_known(high)):
+        return jnp.where(jnp.greater(low, high), jnp.nan, new_low), new_high
     if not (isinstance(low, jax.Array) or isinstance(high, jax.Array)):
         is_empty = new_low > new_high
         if np.any(is_empty):

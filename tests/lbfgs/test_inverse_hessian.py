@@ -121,6 +121,16 @@ def test_operator_on_complex_params_is_that_on_the_real_vector_of_twice_the_leng
     np.testing.assert_allclose(apply(of_complex, as_complex(vector())), wanted, rtol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_operator_on_a_real_vector_of_complex_params_is_complex(dtype):
+    _, state = memory_of(5, 3, as_tree=as_complex)
+    real = jnp.arange(1, 1 + N // 2).astype(dtype)
+    got = apply(state, real)
+    assert got.dtype == jnp.complex64
+    assert np.any(got.imag != 0)
+    np.testing.assert_array_equal(got, apply(state, real.astype(jnp.complex64)))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_operator_gives_the_dtype_of_its_vector(dtype):
     _, state = memory_of(2, 3)

@@ -154,6 +154,8 @@ ends = st.floats(-1e6, 1e6, width=32) | st.sampled_from(
     [-np.inf, np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e38, -1e38, 0.1, -0.1]
 )
 
+some_ends = st.tuples(ends, ends).filter(lambda x: min(x) < np.inf and max(x) > -np.inf)
+
 
 @functools.cache
 def watched():
@@ -169,7 +171,7 @@ def watched():
 
 @settings(max_examples=30, deadline=None)
 @example([(1e-45, 2e-40), (1e-45, 1e-45), (-1e-45, -1e-45), (-1e-45, 0.0)], 0)
-@given(st.lists(st.tuples(ends, ends), min_size=4, max_size=4), st.integers(0, 2**31))
+@given(st.lists(some_ends, min_size=4, max_size=4), st.integers(0, 2**31))
 def test_every_evaluation_and_result_is_inside(pairs, seed):
     lower, upper = (np.array(x, "float32") for x in zip(*map(sorted, pairs), strict=True))
     fun, seen = watched()
@@ -229,9 +231,21 @@ def test_bounds_are_a_prefix_of_the_tree_of_params():
     assert jax.tree.structure(result.active) == jax.tree.structure(params)
 
 
+@pytest.mark.parametrize("upper", [0.5, {"a": 0.5, "b": None}, {"a": [None, 0.5], "b": None}])
+def test_params_with_a_subtree_that_is_none(upper):
+    params = {"a": [jnp.zeros(3), jnp.zeros(2)], "b": None}
+    fun = lambda p: sum(jnp.sum((leaf - 1) ** 2) for leaf in p["a"])  # noqa: E731
+    for bounds in ((None, upper), (-1, upper), ({"a": -1, "b": None}, upper)):
+        result = optax_ls.minimize(fun, params, bounds=bounds)
+        np.testing.assert_array_equal(result.params["a"][1], 0.5)
+        assert jax.tree.structure(result.active) == jax.tree.structure(params)
+
+
 REFUSED = {
     "above": ((0, [1, 1, -1, 1, 1, 1]), ValueError, r"lower bound of params\[2\] is above.*0.*-1"),
     "nan": (([0, np.nan, 0, 0, 0, 0], None), ValueError, r"bounds\[0\].*NaN"),
+    "inf": (([0, np.inf, 0, 0, 0, 0], None), ValueError, r"bounds\[0\] for params is inf.*float32"),
+    "-inf": ((None, -np.inf), ValueError, r"bounds\[1\] for params is -inf"),
     "shape": ((np.zeros(5), None), ValueError, r"shape \(5,\).*\(6,\)"),
     "text": (("a", None), TypeError, r"bounds\[0\]"),
     "one": (3.0, TypeError, "tuple"),
@@ -246,6 +260,24 @@ REFUSED = {
 def test_bad_bounds_are_refused(bounds, kind, text):
     with pytest.raises(kind, match=text):
         optax_ls.minimize(rosenbrock, jnp.asarray(START), bounds=bounds)
+
+
+@pytest.mark.parametrize("largest", [1e300, np.finfo(float).max])
+@pytest.mark.filterwarnings("error")
+def test_bounds_too_large_for_the_dtype_of_params_are_none(largest):
+    fun = lambda x: jnp.sum((x - 1) ** 2)  # noqa: E731
+    result = optax_ls.minimize(fun, jnp.zeros(3), bounds=(-largest, np.full(3, largest)))
+    np.testing.assert_allclose(result.params, 1, rtol=1e-5)
+
+
+def test_traced_bounds_of_which_the_lower_is_above_the_upper_are_no_success():
+    def run(low, high):
+        return optax_ls.minimize(lambda x: jnp.sum(x**2), jnp.zeros(2), bounds=(low, high)).status
+
+    lows, highs = jnp.array([1.0, -1.0, jnp.inf]), jnp.array([0.0, 1.0, jnp.inf])
+    wanted = [MinimizeStatus.START_NOT_FINITE, 1, MinimizeStatus.START_NOT_FINITE]
+    np.testing.assert_array_equal(jax.jit(jax.vmap(run))(lows, highs), wanted)
+    assert jax.jit(run)(jnp.array([-1.0, 1.0]), 0.0) == MinimizeStatus.START_NOT_FINITE
 
 
 def test_pairs_of_traced_bounds_for_a_tuple_of_params():

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 import traceback
 
 import jax
@@ -116,7 +117,9 @@ def test_history_needs_to_know_its_rows():
 @pytest.mark.parametrize("leaf", [jnp.arange(3), jnp.ones(3, bool), 7], ids=["int", "bool", "7"])
 def test_leaf_that_is_no_float_is_named_with_path_and_type(leaf):
     dtype = str(jnp.asarray(leaf).dtype)
-    with raises(TypeError, "params['layers'][0]", dtype, "real or complex float"):
+    with raises(
+        TypeError, "params['layers'][0]", dtype, "real or complex float: convert it to float"
+    ):
         minimize(params=replace("layers", leaf))
 
 
@@ -135,6 +138,28 @@ def test_params_without_an_array_are_refused(params):
 def test_module_is_told_how_to_pass_its_arrays():
     with raises(TypeError, "params['activation']", "partition", "combine"):
         minimize(params={**PARAMS, "activation": jnp.tanh})
+
+
+NOT_OF_JAX = {
+    "big-endian": (">f4", ">f4", 'x.astype(x.dtype.newbyteorder("="))'),
+    "little-endian": ("<f4", "<f4", 'x.astype(x.dtype.newbyteorder("="))'),
+    "long double": (np.longdouble, str(np.dtype(np.longdouble)), "x.astype(float)"),
+    "complex": (np.clongdouble, str(np.dtype(np.clongdouble)), "x.astype(complex)"),
+}
+NOT_OF_JAX.pop(f"{sys.byteorder}-endian")
+
+
+@pytest.mark.parametrize(("dtype", "name", "remedy"), NOT_OF_JAX.values(), ids=NOT_OF_JAX)
+def test_dtype_that_jax_does_not_have_is_named_with_the_remedy(dtype, name, remedy):
+    data = {"x": np.ones(3, dtype)}
+    with raises(TypeError, "params['w']", name, remedy):
+        minimize(params=replace("w", data["x"]))
+    with raises(TypeError, "args[0]['x']", name, remedy):
+        minimize(lambda params, data: 0.0, args=(data,))
+    with raises(TypeError, "kwargs['data']['x']", name, remedy):
+        minimize(lambda params, data: 0.0, kwargs={"data": data})
+    with raises(TypeError, "fun", name, remedy):
+        minimize(jax.tree_util.Partial(lambda data, params: 0.0, data))
 
 
 # Addresses of objects say nothing.

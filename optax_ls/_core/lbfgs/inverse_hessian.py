@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 from .. import checks, numerics, placement, reductions, tree
 from ..types import Arrays, Params, Scalar, Tree, map_leaves
@@ -41,13 +42,13 @@ class InverseHessian(NamedTuple):
             v: tree like the params.
 
         Returns:
-            A tree like the params, of the dtypes of ``v``.
+            A tree like the params, of the dtypes of ``v``; complex where the params are.
 
         Raises:
             ValueError: ``v`` is unlike the params.
         """
         checks.same_structure("v", v, "params", jax.tree.map(lambda rows: rows[0], self.s))
-        vector: Params = jax.tree.map(jnp.asarray, v)
+        vector: Params = jax.tree.map(_with_imaginary_part, v, self.s)
         rows, dtype, shape = (self.s, self.y), self.scale.dtype, (len(self.coefficients) // 2,)
 
         def local(*leaves: jax.Array) -> Arrays:
@@ -131,3 +132,10 @@ def inverse_hessian(state: Any) -> InverseHessian:
 
         s, y = (map_leaves(of_free_entries, rows, state.active, state.grad) for rows in (s, y))
     return InverseHessian(gamma, s, y, middle)
+
+
+def _with_imaginary_part(x: ArrayLike, like: jax.Array) -> jax.Array:
+    """A leaf as an array, which is complex if ``like`` is."""
+    x = jnp.asarray(x)
+    needs_one = jnp.iscomplexobj(like) and not jnp.iscomplexobj(x)
+    return x.astype(jnp.result_type(x, like)) if needs_one else x
