@@ -77,3 +77,49 @@ def test_minimum_is_scipys(name, x64):
 def test_evaluations_are_no_more_than_half_as_many_again_as_scipys(name, x64):
     ours, theirs = solved(name)
     assert ours.num_evals <= 1.5 * theirs.nfev
+
+
+# Convex functions with kinks.
+
+
+def total_variation(x, noisy, _):
+    return jnp.sum((x - noisy) ** 2) / 2 + 2 * jnp.sum(jnp.abs(jnp.diff(x)))
+
+
+def lasso(x, inputs, outputs):
+    return jnp.sum((inputs @ x - outputs) ** 2) / 2 + 20 * jnp.sum(jnp.abs(x))
+
+
+def hinge_loss(x, inputs, labels):
+    return jnp.mean(jnp.maximum(0, 1 - labels * (inputs @ x))) + 1e-3 * jnp.sum(x**2)
+
+
+def kinked(seed):
+    """Functions with arguments: 10 flat pieces, 30 equations with 60 unknowns, 80 labels."""
+    rng = np.random.default_rng(seed)
+    steps = np.repeat(rng.normal(size=10) * 3, 10) + rng.normal(size=100) * 0.3
+    wide = rng.normal(size=(30, 60)), rng.normal(size=30) * 5
+    inputs = rng.normal(size=(80, 12))
+    labels = np.sign(inputs @ rng.normal(size=12) + rng.standard_t(2, 80))
+    return {
+        total_variation: (np.full(100, 0.1), steps, 0.0),
+        lasso: (np.full(60, 0.1), *wide),
+        hinge_loss: (np.full(12, 0.1), inputs, labels),
+    }
+
+
+@pytest.mark.parametrize("fun", [total_variation, lasso, hinge_loss])
+def test_kinks_are_followed_as_far_as_scipy_follows_them(fun, x64):
+    evaluate = jax.jit(jax.value_and_grad(fun))
+    for seed in range(3):
+        x, *data = kinked(seed)[fun]
+        ours = optax_ls.minimize(fun, x, args=tuple(data))
+        theirs = optimize.minimize(
+            lambda x, *data: tuple(map(np.asarray, evaluate(x, *data))),
+            x,
+            args=tuple(data),
+            jac=True,
+            method="L-BFGS-B",
+        )
+        assert ours.value < 1.003 * theirs.fun
+        assert ours.num_evals < 30 * theirs.nfev

@@ -84,8 +84,8 @@ def inner_products(
     return Products(s_g, y_g, s_y, y_y, of_pair, bend, gg)
 
 
-# The limits of a correction, relative to <s, y>. A slight one is not worth a third pass.
-_MIN_CORRECTION, _MAX_CORRECTION, _SLIGHT_CORRECTION = -0.7, 5.0, 0.1
+# A correction adds at least and at most so many times <s, y>; less is not worth a third pass.
+_LEAST_CORRECTION, _LARGEST_CORRECTION = 0.1, 5.0
 # A change of the value by fewer units of rounding shows no curvature.
 _VISIBLE = 1000
 
@@ -96,14 +96,14 @@ def curvature_correction(pair: PairProducts, value: jax.Array, new_value: jax.Ar
     <s, y> / |s|^2 is a mean of the second derivative along the step. The cubic with the values f
     and f' and the slopes of both ends has <s, y> + 6 (f - f') + 3 <s, g + g'>, over |s|^2, at its
     newer end; with the multiple y has that too (Zhang, Deng & Chen, Journal of Optimization Theory
-    and Applications 102 (1999), 147-167).
+    and Applications 102 (1999), 147-167). A correction that would lower <s, y> is left out: where
+    the step crosses a kink the cubic is wrong, and directions become far too long.
     """
     ss, sy, _, sg, _ = pair
     decrease = value - new_value
-    change = 6 * decrease + 6 * sg - 3 * sy
-    change = jnp.clip(change, _MIN_CORRECTION * sy, _MAX_CORRECTION * sy)
+    change = jnp.minimum(6 * decrease + 6 * sg - 3 * sy, _LARGEST_CORRECTION * sy)
     is_visible = jnp.abs(decrease) > _VISIBLE * jnp.finfo(sy.dtype).eps * jnp.abs(value)
-    is_worth = (sy > 0) & (ss > 0) & (jnp.abs(change) > _SLIGHT_CORRECTION * sy)
+    is_worth = (sy > 0) & (ss > 0) & (change > _LEAST_CORRECTION * sy)
     return jnp.where(is_worth & is_visible & jnp.isfinite(new_value), change / ss, 0)
 
 
