@@ -1,7 +1,7 @@
 """Calling the user's function: keyword routing, auxiliary output, values kept in a state."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ class Evaluation(NamedTuple):
     """The result of one call of the objective.
 
     Attributes:
-        value: scalar of the search dtype.
+        value: scalar, of the search dtype unless :func:`bind` says otherwise.
         grad: tree like the params as JAX differentiates (conjugated, for complex leaves); None
             if only the value was wanted.
         aux: auxiliary output; None if not kept.
@@ -29,7 +29,7 @@ class Evaluation(NamedTuple):
 def bind(
     fun: Callable[[Params], object],
     *,
-    dtype: DTypeLike,
+    dtype: Optional[DTypeLike],
     has_aux: bool = False,
     with_grad: bool = True,
     gives_grad: bool = False,
@@ -39,7 +39,8 @@ def bind(
 
     With ``has_aux`` it returns ``(value, aux)``. With ``gives_grad`` it also returns its gradient,
     as a function made by :func:`jax.value_and_grad` does; otherwise JAX differentiates it, if
-    ``with_grad``. The value gets the real type ``dtype``, and messages call the function ``name``.
+    ``with_grad``. The value gets the real type ``dtype``, if given, and messages call the
+    function ``name``.
     """
 
     def split(out: object) -> tuple[Scalar, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._core.numerics import DType
 from .._core.objective import Evaluation
 from .._core.types import Tree, map_leaves
 
@@ -77,12 +78,12 @@ def not_differentiable(message: str, tree: Tree) -> Tree:
 
 def trace(
     evaluate: Callable[..., Evaluation], *like: Any
-) -> tuple[Callable[..., Evaluation], list[jax.Array]]:
+) -> tuple[Callable[..., Evaluation], list[jax.Array], DType]:
     """Traces the objective, once, for arguments of these shapes.
 
     Returns:
-        The objective as a function of what it closes over and of its arguments; and what it closes
-        over. A derivative with respect to that raises TypeError.
+        The objective as a function of what it closes over and of its arguments; what it closes
+        over, a derivative with respect to which raises TypeError; and the dtype of the value.
     """
     program, out = jax.make_jaxpr(evaluate, return_shape=True)(*like)
 
@@ -91,4 +92,4 @@ def trace(
         evaluation: Evaluation = jax.tree.unflatten(jax.tree.structure(out), leaves)
         return evaluation
 
-    return traced, not_differentiable(_CLOSED_OVER, program.consts)
+    return traced, not_differentiable(_CLOSED_OVER, program.consts), out.value.dtype

@@ -44,7 +44,7 @@ def solve_with_derivatives(
         fun, inputs = rejoined(arrays, others, structure)
         return evaluator(fun, inputs, settings, result.value.dtype)(params)
 
-    traced, closed_over = guards.trace(evaluate, result.params, arrays)
+    traced, closed_over, _ = guards.trace(evaluate, result.params, arrays)
     params = _minimum(traced, result, _Given(bounds, arrays, closed_over))
     found = traced(closed_over, params, arrays)
     return result._replace(params=params, value=found.value, aux=found.aux)

@@ -19,7 +19,7 @@ from .history import History
 from .result import MinimizeStatus
 from .state import MinimizeState
 from .step import Vectors, advance, along
-from .termination import Limits, Pause
+from .termination import Limits, Pause, Precision
 
 Carry = tuple[MinimizeState, Optional[History]]
 
@@ -28,6 +28,7 @@ Carry = tuple[MinimizeState, Optional[History]]
 def run(
     search: LineSearch,
     evaluate: Callable[[Params], Evaluation],
+    value_dtype: numerics.DType,
     state: MinimizeState,
     limits: Limits,
     bounds: Optional[Bounds],
@@ -38,10 +39,12 @@ def run(
 ) -> Carry:
     """Runs the loop from a state to the end, or to a pause, with the status RUNNING.
 
+    ``value_dtype`` is the dtype of the values of ``evaluate``.
     The history is filled from row 0, which is the state after ``begin`` iterations. ``report`` is a
     function of the state, of whether the iterate moved, and of whether that was the end; it returns
     whether to stop.
     """
+    precision = Precision.of(value_dtype, state.memory.params)
 
     def is_running(carry: Carry) -> jax.Array:
         state, _ = carry
@@ -54,7 +57,7 @@ def run(
 
     def body(carry: Carry) -> Carry:
         state, history = carry
-        new, moved = advance(search, evaluate, limits, bounds, state)
+        new, moved = advance(search, evaluate, precision, limits, bounds, state)
         if history is not None:
             history = history.record(new.num_iters - begin, moved, new)
         if report is not None:

@@ -142,7 +142,7 @@ class Programs:
     def _evaluate(self, params: Params, arrays: ArrayLeaves) -> objective.Evaluation:
         fun, inputs = rejoined(arrays, self.others, self.structure)
         fun = fun if self.find is None else self.find()
-        found = evaluator(fun, inputs, self.settings, numerics.search_dtype(params))(params)
+        found = evaluator(fun, inputs, self.settings, None)(params)
         checks.arrays("aux", found.aux)
         return found
 
@@ -188,7 +188,7 @@ class Programs:
             return found._replace(grad=flattening.flatten(found.grad))
 
         flat_params = jax.eval_shape(flattening.flatten, params)
-        evaluate, closed_over = guards.trace(evaluate_flat, flat_params)
+        evaluate, closed_over, value_dtype = guards.trace(evaluate_flat, flat_params)
         flat_bounds = None if bounds is None else flattening.flatten_bounds(bounds)
         in_loop = report and (
             lambda state, *happened: report(flattening.unflatten_state(state), *happened)
@@ -196,6 +196,7 @@ class Programs:
         state, history = loop.run(
             self.settings.search,
             functools.partial(evaluate, closed_over),
+            value_dtype,
             flattening.flatten_state(state),
             problem.limits,
             flat_bounds,
@@ -271,9 +272,9 @@ def look_up(
 
 
 def evaluator(
-    fun: Callable[..., Any], inputs: Inputs, settings: Settings, dtype: DTypeLike
+    fun: Callable[..., Any], inputs: Inputs, settings: Settings, dtype: Optional[DTypeLike]
 ) -> Callable[[Params], objective.Evaluation]:
-    """The objective as a function of the params alone."""
+    """The objective as a function of the params alone; ``dtype`` as for :func:`objective.bind`."""
     return objective.bind(
         lambda params: fun(params, *inputs.args, **inputs.kwargs),
         dtype=dtype,

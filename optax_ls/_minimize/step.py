@@ -29,7 +29,7 @@ from .descent import Decision, new_direction
 from .result import MinimizeStatus
 from .state import Best, MinimizeState
 from .subspace import FreeEntries
-from .termination import Limits, Progress
+from .termination import Limits, Precision, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
 _LEAST_GAIN = 0.003
@@ -60,7 +60,7 @@ class Trial(NamedTuple):
         grad_norm: the largest absolute value in the gradient there.
         slope_init: the slope at the iterate.
         slope: the slope at the trial.
-        relative_slope: the largest absolute value of a param times its derivative, at the iterate.
+        rounding: the largest change of the value if a param at the iterate changes by a unit.
         radial_slope: the slope along the params themselves, at the iterate.
         is_finite: bool, whether value, gradient and params are finite.
         is_bent: bool, whether the path to it bends at bounds; None without bounds.
@@ -71,7 +71,7 @@ class Trial(NamedTuple):
     grad_norm: jax.Array
     slope_init: jax.Array
     slope: jax.Array
-    relative_slope: jax.Array
+    rounding: jax.Array
     radial_slope: jax.Array
     is_finite: jax.Array
     is_bent: Optional[jax.Array]
@@ -96,6 +96,12 @@ def along(params: Tree, step: Scalar, direction: Params, bounds: Optional[Bounds
 
     moved = map_leaves(move, params, direction)
     return moved if bounds is None else bounds.project(moved)
+
+
+def _change_by_rounding(p: jax.Array, g: jax.Array) -> jax.Array:
+    """The changes of the value if params p change by a unit of rounding; g is their gradient."""
+    wide = jnp.promote_types(p.dtype, jnp.float32)  # the product may overflow in float16
+    return termination.unit(p.dtype) * (p.astype(wide) * g)
 
 
 def evaluate_trial(
@@ -125,11 +131,10 @@ def evaluate_trial(
     if bounds is not None:
         steep = bounds.projected_gradient(params, grad)
         steep_before = bounds.projected_gradient(iterate.params, iterate.updates)
-    # The change of the value, over eps, if the params at the iterate are rounded.
-    relative = jax.tree.map(lambda p, g: p * g, iterate.params, steep_before)
+    rounding = jax.tree.map(_change_by_rounding, iterate.params, steep_before)
     # NaN where a param is not finite.
     steep = jax.tree.map(lambda g, p: g + (p - p), steep, params)
-    grad_norm, relative_slope = reductions.maxima((steep, relative), dtype)
+    grad_norm, rounding = reductions.maxima((steep, rounding), dtype)
 
     grads: tuple[Params, ...] = iterate.updates, grad
     if bounds is not None:
@@ -146,8 +151,8 @@ def evaluate_trial(
         at_kink = jnp.where(slope > 0, slope, jnp.minimum(ahead, 0))
         slope = jnp.where(step < 1, slope, jnp.where(step > 1, ahead, at_kink))
     is_finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-    slopes = slope_init, slope, relative_slope, radial_slope
-    return Vectors(params, grad, aux), Trial(step, value, grad_norm, *slopes, is_finite, is_bent)
+    numbers = step, value, grad_norm, slope_init, slope, rounding, radial_slope
+    return Vectors(params, grad, aux), Trial(*numbers, is_finite, is_bent)
 
 
 def first_step_of(progress: Progress, last_step: jax.Array) -> jax.Array:
@@ -185,7 +190,9 @@ def advance_search(search: LineSearch[State], state: Scalars, trial: Trial) -> S
     return driver.observe(search, begun, value, trial.slope)
 
 
-def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple[Decision, Scalars]:
+def decide(
+    precision: Precision, limits: Limits, state: Scalars, trial: Trial, searched: Any
+) -> tuple[Decision, Scalars]:
     """Decides what follows from a trial that the search has been advanced with."""
     is_first = state.num_evals == 0
     uphill = state.fresh & ~(trial.slope_init < 0)
@@ -235,13 +242,13 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
         search=searched,
         fresh=decision.new_direction,
         best=tree.where(decision.keeps_best, trial.as_best, best),
-        progress=termination.update(state, trial, decision, falls, flattens),
+        progress=termination.update(precision, state, trial, decision, falls, flattens),
         step=jnp.where(is_pair, arrival.step, state.step),
         num_iters=state.num_iters + is_pair,
         num_evals=numerics.increment(state.num_evals),
         status=state.status,
     )
-    status = termination.status(state.progress, new, trial, decision, limits)
+    status = termination.status(precision, state.progress, new, trial, decision, limits)
     new = new._replace(status=status)
     # Under vmap the loop goes on until all elements have stopped; this holds those that have.
     is_running = state.status == int(MinimizeStatus.RUNNING)
@@ -255,6 +262,7 @@ def decide(limits: Limits, state: Scalars, trial: Trial, searched: Any) -> tuple
 def advance(
     search: LineSearch,
     evaluate: Callable[[Params], Evaluation],
+    precision: Precision,
     limits: Limits,
     bounds: Optional[Bounds],
     state: MinimizeState,
@@ -268,7 +276,7 @@ def advance(
         lambda scalars, _: scalars.search,
         *(scalars, trial),
     )
-    decision, scalars = decide(limits, scalars, trial, searched)
+    decision, scalars = decide(precision, limits, scalars, trial, searched)
     memory, best = state.memory, (state.best_grad, state.best_aux)
     best = tree.where(decision.keeps_best, (at_trial.grad, at_trial.aux), best)
 

@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from .._core import numerics
-from .._core.types import Counter
+from .._core.types import Counter, Params
 from .result import MinimizeStatus
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ _FALL, _STEEP = 0.01, 0.9
 # number of these shows that the fall has no end; each is forgotten within the second number of
 # other iterations.
 _DOUBLINGS, _INTERVAL = 24, 24
-# Values below -max^0.4 that fall into values that are not finite do so by overflow.
-_HUGE = 0.4
+# Values below -max^0.4 that fall into values that are not finite do so by overflow; in float16,
+# values below -1e4.
+_HUGE, _LEAST_HUGE = 0.4, 1e4
 # So much evidence of a fall, in trials, is enough where the run would end otherwise: if a search
 # failed at a wall of values that are not finite, as log x at x = 0, or if rounding ends the run on
 # a line.
@@ -152,6 +154,37 @@ class Progress(NamedTuple):
         return jnp.maximum(self.falling, jax.lax.div(self.growing, per_trial))
 
 
+def unit(dtype: DTypeLike) -> float:
+    """The unit of rounding: eps; for half types eps / 16, so that ``_NOISE`` of them are 4 eps.
+
+    Their sums are accumulated in float32, and 64 eps of bfloat16 are half of the value.
+    """
+    finfo = jnp.finfo(dtype)
+    return float(finfo.eps) * (1 if finfo.bits >= 32 else _INVISIBLE / _NOISE)
+
+
+class Precision(NamedTuple):
+    """The precision of a run.
+
+    Attributes:
+        value: the unit of rounding of the value that ``fun`` returns.
+        params: that of the leaf of the params with the fewest digits.
+        largest: the largest value.
+    """
+
+    value: float
+    params: float
+    largest: float
+
+    @classmethod
+    def of(cls, value_dtype: numerics.DType, params: Params) -> "Precision":
+        """That of a function and its params; the value is converted to the search dtype."""
+        dtypes = value_dtype, numerics.search_dtype(params)
+        narrower = min(dtypes, key=lambda dtype: dtype.itemsize)
+        units = [unit(leaf.dtype) for leaf in jax.tree.leaves(params)]
+        return cls(unit(narrower), max(units, default=1.0), float(jnp.finfo(narrower).max))
+
+
 def shows_fall(lowest: jax.Array, trial: "Trial") -> tuple[jax.Array, jax.Array]:
     """Two bools: a trial shows a fall without end; it shows that the fall ends.
 
@@ -190,17 +223,23 @@ def _is_noise(trial: "Trial", change: jax.Array) -> jax.Array:
 
 
 def update(
-    state: "Scalars", trial: "Trial", decision: "Decision", falls: jax.Array, flattens: jax.Array
+    precision: Precision,
+    state: "Scalars",
+    trial: "Trial",
+    decision: "Decision",
+    falls: jax.Array,
+    flattens: jax.Array,
 ) -> Progress:
     """The progress after an evaluation; for ``falls`` and ``flattens`` see :func:`shows_fall`."""
     before, is_first = state.progress, state.num_evals == 0
     (value_before, value), iterated = decision.values, decision.is_pair
-    eps, is_counted = float(jnp.finfo(value.dtype).eps), trial.is_finite & ~is_first
+    is_counted = trial.is_finite & ~is_first
     num_evals = numerics.increment(state.num_evals)
 
-    # Rounding: the change of the value if it or the params change by one unit in the last place.
-    rounding = eps * jnp.maximum(jnp.abs(value_before), trial.relative_slope)
-    visible = _INVISIBLE * eps * jnp.abs(value)
+    # Rounding: the change of the value if it or the params change by one unit.
+    of_value = precision.value * jnp.abs(value_before)
+    rounding = jnp.maximum(of_value, trial.rounding)
+    visible = _INVISIBLE * precision.value * jnp.abs(value)
     # Where a search failed, its best trial may be lower by rounding of the params.
     visible = jnp.where(decision.accepted, visible, jnp.maximum(visible, rounding))
     is_lower = is_first | (before.lowest - value > visible)
@@ -221,7 +260,8 @@ def update(
     crawls = before.restarted | (hit_nonfinite & (decision.step < _CRAWL))
     is_noisy = is_counted & _is_noise(trial, trial.value - value_before)
     met_noise = (before.met_noise & ~state.fresh) | is_noisy
-    is_hidden = -trial.slope_init <= jnp.where(met_noise, eps**-0.75, _NOISE) * rounding
+    noise = precision.value**-0.75 * of_value, precision.params**-0.75 * trial.rounding
+    is_hidden = -trial.slope_init <= jnp.where(met_noise, jnp.maximum(*noise), _NOISE * rounding)
     is_hidden |= before.stalled >= _PATIENCE // 2
     has_settled = decision.failed & is_hidden & ~hit_nonfinite
     return Progress(
@@ -240,12 +280,16 @@ def update(
 
 
 def status(
-    before: Progress, after: "Scalars", trial: "Trial", decision: "Decision", limits: Limits
+    precision: Precision,
+    before: Progress,
+    after: "Scalars",
+    trial: "Trial",
+    decision: "Decision",
+    limits: Limits,
 ) -> jax.Array:
     """The reason to stop after an evaluation; else RUNNING."""
     (value_before, value), progress = decision.values, after.progress
-    finfo = jnp.finfo(value.dtype)
-    invisible = _INVISIBLE * finfo.eps * jnp.abs(value)
+    invisible = _INVISIBLE * precision.value * jnp.abs(value)
     is_invisible = (-trial.slope_init <= invisible) & (before.stalled > 0)
     if limits.ftol is None:
         has_settled = progress.stalled >= _PATIENCE
@@ -255,7 +299,8 @@ def status(
     has_settled = (decision.is_pair & has_settled) | (
         decision.failed & progress.settled & (before.restarted | is_invisible)
     )
-    is_huge, evidence = progress.lowest < -(finfo.max**_HUGE), progress.evidence
+    huge, evidence = max(precision.largest**_HUGE, _LEAST_HUGE), progress.evidence
+    is_huge = progress.lowest < -huge
     has_overflowed = progress.hit_nonfinite & jnp.where(
         decision.failed, is_huge | (evidence >= _FALLS_TO_END), is_huge & (evidence > 0)
     )

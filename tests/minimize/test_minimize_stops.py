@@ -86,6 +86,64 @@ def test_smooth_function_with_a_large_offset_does_not_fail_in_float32():
     assert MinimizeStatus.SEARCH_FAILED not in result.status
 
 
+# Half precision.
+
+
+@pytest.mark.parametrize(
+    ("params", "value"),
+    [("bfloat16", "bfloat16"), ("float16", "float16"), ("bfloat16", "float32")],
+)
+def test_fit_in_half_precision_settles_at_the_minimum(params, value):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(24, 40, 4))
+    y = a @ [1.0, -1.0, 2.0, 0.5] + 0.3 * rng.normal(size=(24, 40))
+    lowest = [np.linalg.lstsq(*fit, rcond=None)[1][0] / 40 for fit in zip(a, y, strict=True)]
+
+    def minimize(a, y):
+        def fun(x):
+            return jnp.mean((a @ x.astype(value) - y) ** 2)
+
+        return optax_ls.minimize(fun, jnp.zeros(4, params))
+
+    result = jax.jit(jax.vmap(minimize))(jnp.asarray(a, value), jnp.asarray(y, value))
+    assert np.mean(result.success) > 0.9
+    assert np.all(result.value < 1.02 * np.array(lowest))
+
+
+def test_gradient_of_the_wrong_sign_is_no_success_in_half_precision():
+    def minimize(x):
+        def fun(x):
+            return 0.5 + jnp.sum((2 * jax.lax.stop_gradient(x) - x - 1) ** 2)
+
+        return optax_ls.minimize(fun, x)
+
+    starts = 3 * jax.random.normal(jax.random.key(0), (40, 3), jnp.bfloat16)
+    assert not np.any(jax.jit(jax.vmap(minimize))(starts).success)
+
+
+HALF = {
+    "line": (jnp.sum, True),
+    "tilted": (lambda x: x[0] - 2 * x[1] + jnp.sum(jnp.cos(x)), True),
+    "square": (lambda x: -jnp.sum(x**2), True),
+    "cube": (lambda x: -jnp.sum(x**3), True),
+    "barrier": (lambda x: jnp.sum(50 * x - jnp.log(x)) - 200, False),
+    "parabola": (lambda x: jnp.sum(10 * (x - 20) ** 2 - jnp.sqrt(x)) - 8000, False),
+}
+minimize_half = jax.jit(
+    lambda x, index: optax_ls.minimize(
+        lambda x, index: jax.lax.switch(index, [fun for fun, _ in HALF.values()], x),
+        x,
+        args=(index,),
+    )
+)
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_fall_to_the_largest_float16_is_without_end(name):
+    result = minimize_half(jnp.full(3, 3.0, jnp.float16), list(HALF).index(name))
+    assert (result.status == MinimizeStatus.UNBOUNDED) == HALF[name][1]
+
+
 # Evaluations after the answer is there.
 
 
