@@ -402,7 +402,8 @@ def test_descends_from_a_saddle_where_every_pair_has_negative_curvature():
 
 @pytest.mark.parametrize("x64", [True], indirect=True)
 @pytest.mark.parametrize("third", [-0.3, 0.0, 0.4])
-def test_corrected_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(third, x64):
+def test_corrected_pair_has_the_larger_second_derivative_of_a_cubic(third, x64):
+    """At the newer end, where it is larger than the mean along the step for a positive third."""
     phi = lambda t: t**2 + third * t**3 - 2 * t  # noqa: E731
     step = 0.7
     values = phi(0.0), phi(step)
@@ -412,7 +413,7 @@ def test_corrected_pair_has_the_second_derivative_at_the_newer_end_of_a_cubic(th
     multiple = direction.curvature_correction(pair, *values)
     wanted = jax.grad(jax.grad(phi))(step)
     np.testing.assert_allclose(
-        s_y / step**2 + multiple, wanted if third else s_y / step**2, rtol=1e-9
+        s_y / step**2 + multiple, wanted if third > 0 else s_y / step**2, rtol=1e-9
     )
 
 
