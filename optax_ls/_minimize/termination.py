@@ -291,6 +291,9 @@ def status(
     (value_before, value), progress = decision.values, after.progress
     invisible = _INVISIBLE * precision.value * jnp.abs(value)
     is_invisible = (-trial.slope_init <= invisible) & (before.stalled > 0)
+    if trial.is_bent is not None:
+        # With bounds the direction may be poor where the free entries have changed.
+        is_invisible &= before.restarted
     if limits.ftol is None:
         has_settled = progress.stalled >= _PATIENCE
     else:

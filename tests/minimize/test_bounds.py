@@ -42,6 +42,18 @@ def assert_minimum(fun, result, lower, upper, atol):
 
 
 @each_linesearch
+def test_value_that_settles_has_a_small_projected_gradient(linesearch):
+    starts = np.random.default_rng(0).uniform(-1.5, 1.5, (300, 6)).astype("float32")
+    bounds = np.full(6, -0.5), np.array([0.5, 0.5, 2, 0.5, 0.5, 0.5])
+
+    def minimize(x):
+        return optax_ls.minimize(rosenbrock, x, bounds=bounds, linesearch=linesearch, gtol=1e-4)
+
+    result = jax.jit(jax.vmap(minimize))(starts)
+    assert np.all(result.state.grad_norm[np.asarray(result.success)] < 0.05)
+
+
+@each_linesearch
 def test_bounded_rosenbrock(linesearch):
     lower, upper = np.full(6, -0.5), np.array([0.5, 0.5, 2, 0.5, 0.5, 0.5])
     result = optax_ls.minimize(
