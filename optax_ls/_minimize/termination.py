@@ -290,17 +290,17 @@ def status(
     """The reason to stop after an evaluation; else RUNNING."""
     (value_before, value), progress = decision.values, after.progress
     invisible = _INVISIBLE * precision.value * jnp.abs(value)
-    is_invisible = (-trial.slope_init <= invisible) & (before.stalled > 0)
-    if trial.is_bent is not None:
-        # With bounds the direction may be poor where the free entries have changed.
-        is_invisible &= before.restarted
+    is_last_search = before.restarted
+    if trial.is_bent is None:
+        # With bounds, directions far from a minimum have predicted hardly any decrease.
+        is_last_search |= (-trial.slope_init <= invisible) & (before.stalled > 0)
     if limits.ftol is None:
         has_settled = progress.stalled >= _PATIENCE
     else:
         size = jnp.maximum(jnp.abs(value), jnp.abs(value_before))
         has_settled = (limits.ftol > 0) & (value_before - value <= limits.ftol * size)
     has_settled = (decision.is_pair & has_settled) | (
-        decision.failed & progress.settled & (before.restarted | is_invisible)
+        decision.failed & progress.settled & is_last_search
     )
     huge, evidence = max(precision.largest**_HUGE, _LEAST_HUGE), progress.evidence
     is_huge = progress.lowest < -huge
