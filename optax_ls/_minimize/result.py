@@ -4,7 +4,7 @@ import enum
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional
 
 import jax
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Up to so many params are printed; of more, the smallest and the largest.
 _FEW = 10
+_ARRAYS = jax.Array, np.ndarray, np.generic
 
 
 class MinimizeStatus(enum.IntEnum):
@@ -39,43 +40,36 @@ class MinimizeStatus(enum.IntEnum):
         UNBOUNDED: the value falls without end.
     """
 
-    RUNNING = 0
-    GRADIENT_SMALL = 1
-    VALUE_SETTLED = 2
-    ITERATION_LIMIT = 3
-    EVALUATION_LIMIT = 4
-    SEARCH_FAILED = 5
-    START_NOT_FINITE = 6
-    STOPPED_BY_CALLBACK = 7
-    UNBOUNDED = 8
+    message: str
+    """The reason in a sentence."""
+
+    def __new__(cls, code: int, message: str = "") -> "MinimizeStatus":
+        """A member, an integer with a message."""
+        status = int.__new__(cls, code)
+        status._value_, status.message = code, message
+        return status
+
+    RUNNING = 0, "Not finished."
+    GRADIENT_SMALL = 1, "The gradient is small: no entry is larger than gtol."
+    VALUE_SETTLED = 2, "The value has settled: it has stopped decreasing."
+    ITERATION_LIMIT = 3, "Stopped at the limit of iterations, max_iters."
+    EVALUATION_LIMIT = 4, "Stopped at the limit of evaluations, max_evals."
+    SEARCH_FAILED = 5, "The line search failed: these are the best params found."
+    START_NOT_FINITE = (
+        6,
+        "The start, its value or its gradient is NaN or infinite: start elsewhere.",
+    )
+    STOPPED_BY_CALLBACK = 7, "Stopped by the callback."
+    UNBOUNDED = (
+        8,
+        "The value falls without end: the function has no minimum. Is its sign right? Is a penalty "
+        "or a bound missing?",
+    )
 
     @property
     def success(self) -> bool:
         """True if the params are a minimum, up to the tolerances."""
         return self in (MinimizeStatus.GRADIENT_SMALL, MinimizeStatus.VALUE_SETTLED)
-
-    @property
-    def message(self) -> str:
-        """The reason in a sentence."""
-        return _MESSAGES[self]
-
-
-_MESSAGES = {
-    MinimizeStatus.RUNNING: "Not finished.",
-    MinimizeStatus.GRADIENT_SMALL: "The gradient is small: no entry is larger than gtol.",
-    MinimizeStatus.VALUE_SETTLED: "The value has settled: it has stopped decreasing.",
-    MinimizeStatus.ITERATION_LIMIT: "Stopped at the limit of iterations, max_iters.",
-    MinimizeStatus.EVALUATION_LIMIT: "Stopped at the limit of evaluations, max_evals.",
-    MinimizeStatus.SEARCH_FAILED: "The line search failed: these are the best params found.",
-    MinimizeStatus.START_NOT_FINITE: (
-        "The start, its value or its gradient is NaN or infinite: start elsewhere."
-    ),
-    MinimizeStatus.STOPPED_BY_CALLBACK: "Stopped by the callback.",
-    MinimizeStatus.UNBOUNDED: (
-        "The value falls without end: the function has no minimum. Is its sign right? Is a penalty "
-        "or a bound missing?"
-    ),
-}
 
 
 class _Fields(NamedTuple):
@@ -135,11 +129,10 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
 
         Only on the host: under :func:`jax.jit` there is only ``status``.
         """
-        runs = np.size(self.status)
-        reasons = [(np.count_nonzero(which), text) for which, text in _reasons(self)]
         if np.ndim(self.status) == 0:
-            return reasons[0][1]
-        return "\n".join(f"{count} of {runs}: {text}" for count, text in reasons)
+            return next(text for _, text in _reasons(self))
+        runs = np.size(self.status)
+        return "\n".join(f"{which.sum()} of {runs}: {text}" for which, text in _reasons(self))
 
     @property
     def x(self) -> ParamsType:
@@ -167,100 +160,77 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
         return self.num_evals
 
     def __repr__(self) -> str:
-        if not all(_is_concrete(x) for x in (self.value, self.status)):
-            return f"MinimizeResult(params={self.params}, value={self.value}, status={self.status})"
+        for x in (self.value, self.status):
+            if isinstance(x, jax.core.Tracer) or not isinstance(x, _ARRAYS):
+                fields = f"params={self.params}, value={self.value}, status={self.status}"
+                return f"MinimizeResult({fields})"
         summary, leaves = _params(self.params)
+        rows = {"value": _span(self.value, ".10g")}
         if self.active is None:
-            grad_norm = "max |grad|", _largest(self.grad, np.shape(self.status))
-            at_bounds = []
+            rows["max |grad|"] = _span(_largest(self.grad, np.shape(self.status)), ".3g")
         else:
-            grad_norm = "max |proj g|", _on_host(self.state.grad_norm)
+            rows["max |proj g|"] = _span(self.state.grad_norm, ".3g")
+        rows["iterations"] = _span(self.num_iters, "d")
+        rows["evaluations"] = _span(self.num_evals, "d")
+        rows["params"] = summary
+        if self.active is not None:
             count = sum(np.count_nonzero(_on_host(leaf)) for leaf in jax.tree.leaves(self.active))
-            at_bounds = [("at a bound", f"{count:,}")]
-        rows = [
-            ("value", _span(self.value, ".10g")),
-            (grad_norm[0], _span(grad_norm[1], ".3g")),
-            ("iterations", _span(self.num_iters, "d")),
-            ("evaluations", _span(self.num_evals, "d")),
-            ("params", summary),
-            *at_bounds,
-            ("success", _span(self.success, "")),
-        ]
-        lines = [f"  {name:12} {value}" for name, value in rows]
+            rows["at a bound"] = f"{count:,}"
+        rows["success"] = _span(self.success, "")
+        lines = [f"  {name:12} {text}" for name, text in rows.items()]
         reasons = (f"  {line}" for line in self.message.splitlines())
         return "\n".join(["MinimizeResult", *lines, *reasons, *leaves])
 
 
 # The message.
 
-Reasons = Iterator[tuple[np.ndarray, str]]
-"""Runs, as bools like the status, and a text on why these stopped."""
 
-
-def _reasons(result: MinimizeResult) -> Reasons:
-    """The messages of all statuses that occur, each with its cause."""
+def _reasons(result: MinimizeResult) -> Iterator[tuple[np.ndarray, str]]:
+    """Runs, as bools like the status, and why these stopped, for each reason that occurs."""
     codes = _on_host(result.status)
     for code in np.unique(codes):
         status = MinimizeStatus(int(code))
-        for which, cause in _CAUSES.get(status, _no_cause)(result, codes == code):
+        for which, cause in _causes(status, codes == code, result):
             if np.any(which):
                 yield which, f"{status.message} {cause}".rstrip()
 
 
-def _no_cause(result: MinimizeResult, which: np.ndarray) -> Reasons:
-    yield which, ""
-
-
-def _of_small_gradient(result: MinimizeResult, which: np.ndarray) -> Reasons:
-    is_zero = (_on_host(result.num_iters) == 0) & (_largest(result.grad, which.shape) == 0)
-    yield which & ~is_zero, ""
-    yield which & is_zero, "It is zero at the start: does the function depend on the params there?"
-
-
-def _of_start_not_finite(result: MinimizeResult, which: np.ndarray) -> Reasons:
-    trees = {"params": result.params, "value": result.value, "grad": result.grad}
-    names = [
-        checks.path_name(name, path)
-        for name, tree in trees.items()
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if not np.isfinite(_on_host(leaf)[which]).all()
-    ]
-    yield which, f"Not finite: {', '.join(names)}."
-
-
-def _of_search_failed(result: MinimizeResult, which: np.ndarray) -> Reasons:
-    hit_nonfinite = _on_host(result.state.progress.hit_nonfinite)
-    yield which & ~hit_nonfinite, "Is the gradient that of the value, and continuous?"
-    yield (
-        which & hit_nonfinite,
-        "It met points where the value or the gradient is NaN or infinite: does the function "
-        "decrease towards the edge of where it is defined?",
-    )
-
-
-def _of_limit(setting: str, result: MinimizeResult, which: np.ndarray) -> Reasons:
-    yield (
-        which,
-        f"If the value is still decreasing, scale the params (the columns of the data) to similar "
-        f"sizes, or raise {setting}. If it is low enough, give a larger gtol.",
-    )
-
-
-_CAUSES: dict[MinimizeStatus, Callable[[MinimizeResult, np.ndarray], Reasons]] = {
-    MinimizeStatus.GRADIENT_SMALL: _of_small_gradient,
-    MinimizeStatus.ITERATION_LIMIT: functools.partial(_of_limit, "max_iters"),
-    MinimizeStatus.EVALUATION_LIMIT: functools.partial(_of_limit, "max_evals"),
-    MinimizeStatus.SEARCH_FAILED: _of_search_failed,
-    MinimizeStatus.START_NOT_FINITE: _of_start_not_finite,
-}
+def _causes(
+    status: MinimizeStatus, which: np.ndarray, result: MinimizeResult
+) -> list[tuple[np.ndarray, str]]:
+    """The runs that ended with a status, by cause."""
+    if status is MinimizeStatus.GRADIENT_SMALL:
+        is_zero = (_on_host(result.num_iters) == 0) & (_largest(result.grad, which.shape) == 0)
+        cause = "It is zero at the start: does the function depend on the params there?"
+        return [(which & ~is_zero, ""), (which & is_zero, cause)]
+    if status is MinimizeStatus.SEARCH_FAILED:
+        hit_nonfinite = _on_host(result.state.progress.hit_nonfinite)
+        cause = (
+            "It met points where the value or the gradient is NaN or infinite: does the function "
+            "decrease towards the edge of where it is defined?"
+        )
+        wrong = "Is the gradient that of the value, and continuous?"
+        return [(which & ~hit_nonfinite, wrong), (which & hit_nonfinite, cause)]
+    cause = ""
+    if status is MinimizeStatus.START_NOT_FINITE:
+        trees = {"params": result.params, "value": result.value, "grad": result.grad}
+        names = [
+            checks.path_name(name, path)
+            for name, tree in trees.items()
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+            if not np.isfinite(_on_host(leaf)[which]).all()
+        ]
+        cause = f"Not finite: {', '.join(names)}."
+    elif status in (MinimizeStatus.ITERATION_LIMIT, MinimizeStatus.EVALUATION_LIMIT):
+        setting = "max_iters" if status is MinimizeStatus.ITERATION_LIMIT else "max_evals"
+        cause = (
+            "If the value is still decreasing, scale the params (the columns of the data) to "
+            f"similar sizes, or raise {setting}. If it is low enough, give a larger gtol."
+        )
+    return [(which, cause)]
 
 
 # The table.
-
-
-def _is_concrete(x: object) -> bool:
-    is_array = isinstance(x, (jax.Array, np.ndarray, np.generic))
-    return is_array and not isinstance(x, jax.core.Tracer)
 
 
 def _on_host(x: ArrayLike) -> np.ndarray:
