@@ -44,23 +44,23 @@ def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> 
             optax_ls.plot_history(result).savefig("history.png")
     """
     whole = result if isinstance(result, MinimizeResult) else None
-    history = _history_of(result)
-    if figure is None:
-        figure = new_figure()
-    runs = _runs(history)
-    ends = np.array([run.num_evals[-1] for run in runs])
-    if whole is not None:
-        ends = np.ravel(whole.num_evals)
+    runs = _runs(_history_of(result))
+    figure = new_figure() if figure is None else figure
+    ends = np.array([run.num_evals[-1] for run in runs]) if whole is None else whole.num_evals
+    ends = np.ravel(ends)
     top, middle, bottom = figure.subplots(
         3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 1]}
     )
     _draw_values(top, runs, has_minima=whole is None or bool(np.all(whole.success)))
     norms = [run.grad_norm for run in runs]
-    _draw(middle, runs, norms, logarithmic=any(np.any(_finite(norm) > 0) for norm in norms))
-    has_bounds = whole is not None and whole.active is not None
-    middle.set_ylabel("max |projected gradient|" if has_bounds else "max |gradient|")
-    if whole is not None and whole.gtol is not None:
-        _draw_tolerances(middle, np.unique(whole.gtol))
+    _draw(middle, runs, norms, logarithmic=any(np.any(norm > 0) for norm in norms))
+    middle.set_ylabel("max |gradient|")
+    if whole is not None:
+        top.set_title(whole.message, fontsize="medium", wrap=True)
+        if whole.active is not None:
+            middle.set_ylabel("max |projected gradient|")
+        if whole.gtol is not None:
+            _draw_tolerances(middle, np.unique(whole.gtol))
     _draw_searches(bottom, runs, ends)
     bottom.set_xlabel("evaluations")
     first, last = min(int(run.num_evals[0]) for run in runs), int(ends.max())
@@ -68,8 +68,6 @@ def plot_history(result: Union[MinimizeResult, History], figure: Any = None) -> 
     bottom.set_xlim(first - margin, last + margin)
     bottom.xaxis.get_major_locator().set_params(integer=True)
     figure.align_ylabels([top, middle, bottom])
-    if whole is not None:
-        top.set_title(whole.message, fontsize="medium", wrap=True)
     return figure
 
 
@@ -104,22 +102,13 @@ def new_figure() -> Any:
 
 
 def _runs(history: History) -> list[History]:
-    """One history for each run, of the rows that it reached."""
-    columns = [np.asarray(column) for column in history]
-    columns = [column.reshape(-1, column.shape[-1]) for column in columns]
+    """One history for each run, of the rows that it reached, with NaN for what is not finite."""
+    columns = [np.asarray(column).reshape(-1, np.shape(column)[-1]) for column in history]
+    columns[:3] = [np.where(np.isfinite(column), column, np.nan) for column in columns[:3]]
     runs = [History(*rows).rows() for rows in zip(*columns, strict=True)]
     if not runs or any(np.size(run.num_evals) == 0 for run in runs):
         raise ValueError("the history is empty: no row of it was reached")
     return runs
-
-
-def _finite(x: Any) -> Any:
-    return np.where(np.isfinite(x), x, np.nan)
-
-
-def _lowest(values: Any) -> Any:
-    finite = values[np.isfinite(values)]
-    return finite.min() if finite.size else np.nan
 
 
 def _style(index: int, count: int) -> dict[str, Any]:
@@ -130,16 +119,15 @@ def _style(index: int, count: int) -> dict[str, Any]:
 
 def _draw_values(ax: Any, runs: list[History], has_minima: bool) -> None:
     """Values less the lowest of their run, if that is a minimum and shows anything."""
-    excesses = [run.value - _lowest(run.value) for run in runs]
     values = [run.value for run in runs]
-    if has_minima and any(np.any(_finite(excess) > 0) for excess in excesses):
+    excesses = [value - np.fmin.reduce(value) for value in values]
+    if has_minima and any(np.any((excess > 0) & (excess < np.inf)) for excess in excesses):
         _draw(ax, runs, excesses, logarithmic=True)
         ax.set_ylabel("value \N{MINUS SIGN} lowest")
         return
-    finite = np.concatenate(values)
-    finite = finite[np.isfinite(finite)]
-    logarithmic = bool(finite.size and 0 < finite.min() < finite.max() / 10)
-    _draw(ax, runs, values, logarithmic=logarithmic and not has_minima)
+    every = np.concatenate(values)
+    is_wide = 0 < np.fmin.reduce(every) < np.fmax.reduce(every) / 10
+    _draw(ax, runs, values, logarithmic=is_wide and not has_minima)
     ax.set_ylabel("value")
 
 
@@ -156,7 +144,7 @@ def _draw(ax: Any, runs: list[History], columns: list[Any], logarithmic: bool) -
     dots = {"marker": "."} if len(runs) <= _FEW and longest <= _MAX_DOTS else {}
     triangles = {"linestyle": "", "marker": 7, "markersize": 5, "clip_on": False}
     for index, (run, column) in enumerate(zip(runs, columns, strict=True)):
-        style, column = _style(index, len(runs)), _finite(column)
+        style = _style(index, len(runs))
         shown = np.where(column > 0, column, np.nan) if logarithmic else column
         ax.plot(run.num_evals, shown, **style, **dots)
         zeros = run.num_evals[column == 0]
