@@ -5,11 +5,10 @@ A leaf of ten entries takes as long to compile, and to call, as one of a million
 only done on one device: over several devices each leaf may be sharded in its own way.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,41 +37,32 @@ def on_one_device(inputs: object) -> bool:
     return all(map(is_alone, jax.tree.leaves(inputs)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Flattening:
+class Flattening(NamedTuple):
     """Flattens trees of one structure to a list of vectors and of single leaves.
 
     Attributes:
         structure: of the trees.
         shapes: of the leaves.
         dtypes: of the leaves.
-        groups: positions of the leaves that share a vector, for each vector.
+        groups: positions of the leaves of each vector; a leaf alone stays as it is.
     """
 
     structure: PyTreeDef
-    shapes: tuple[tuple[int, ...], ...]
-    dtypes: tuple[DType, ...]
-    groups: tuple[tuple[int, ...], ...]
+    shapes: list[tuple[int, ...]]
+    dtypes: list[DType]
+    groups: list[list[int]]
 
     @classmethod
     def of(cls, params: Params, *, joins: bool) -> "Flattening":
         """The flattening of trees like the params; ``joins`` is whether leaves share vectors."""
         leaves, structure = jax.tree.flatten(params)
-        small: dict[DType, list[int]] = {}
-        for position, leaf in enumerate(leaves):
-            if joins and 0 < leaf.size <= _MAX_SIZE:
-                small.setdefault(leaf.dtype, []).append(position)
-        return cls(
-            structure=structure,
-            shapes=tuple(leaf.shape for leaf in leaves),
-            dtypes=tuple(leaf.dtype for leaf in leaves),
-            groups=tuple(tuple(group) for group in small.values() if len(group) > 1),
-        )
-
-    @property
-    def _alone(self) -> list[int]:
-        shared = {position for group in self.groups for position in group}
-        return [position for position in range(len(self.shapes)) if position not in shared]
+        groups: dict[object, list[int]] = {}
+        for k, leaf in enumerate(leaves):
+            is_small = joins and 0 < leaf.size <= _MAX_SIZE
+            groups.setdefault(leaf.dtype if is_small else k, []).append(k)
+        shared_first = sorted(groups.values(), key=lambda group: len(group) == 1)
+        shapes, dtypes = [leaf.shape for leaf in leaves], [leaf.dtype for leaf in leaves]
+        return cls(structure, shapes, dtypes, shared_first)
 
     def flatten(self, tree: Params, *leading: int) -> list[jax.Array]:
         """A tree, whose leaves may have ``leading`` axes, in the dtypes of the params."""
@@ -80,31 +70,32 @@ class Flattening:
             jnp.asarray(leaf).astype(dtype)
             for leaf, dtype in zip(self.structure.flatten_up_to(tree), self.dtypes, strict=True)
         ]
-        vectors = [
+        return [
             jnp.concatenate([leaves[k].reshape(*leading, -1) for k in group], axis=-1)
+            if len(group) > 1
+            else leaves[group[0]]
             for group in self.groups
         ]
-        return vectors + [leaves[k] for k in self._alone]
 
     def unflatten(self, flat: Any, *leading: int) -> Params:
         """The inverse of ``flatten``."""
         leaves: dict[int, jax.Array] = {}
-        for vector, group in zip(flat, self.groups, strict=False):
+        for vector, group in zip(flat, self.groups, strict=True):
+            if len(group) == 1:
+                leaves[group[0]] = vector
+                continue
             ends = np.cumsum([math.prod(self.shapes[k]) for k in group])
             parts = jnp.split(vector, ends[:-1].tolist(), axis=-1)
             for k, part in zip(group, parts, strict=True):
                 leaves[k] = part.reshape(*leading, *self.shapes[k])
-        leaves.update(zip(self._alone, flat[len(self.groups) :], strict=True))
-        in_order = [leaves[k] for k in range(len(self.shapes))]
-        tree: Params = jax.tree.unflatten(self.structure, in_order)
-        return tree
+        return jax.tree.unflatten(self.structure, [leaves[k] for k in sorted(leaves)])
 
     def flatten_bounds(self, bounds: Bounds) -> Bounds:
         """The bounds of flattened trees. Those of leaves that share a vector get their shapes."""
 
         def full(bound: Params) -> Params:
             leaves = self.structure.flatten_up_to(bound)
-            for k in itertools.chain(*self.groups):
+            for k in itertools.chain(*(group for group in self.groups if len(group) > 1)):
                 leaves[k] = jnp.broadcast_to(leaves[k], self.shapes[k])
             return self.flatten(jax.tree.unflatten(self.structure, leaves))
 
