@@ -69,7 +69,7 @@ class Reporter:
 
     def observer(self) -> "Observer":
         """The observer of a run."""
-        return Observer(self.callback, _Bar(self.total) if self.progress else None)
+        return Observer(self)
 
     def in_program(self) -> Callable[..., Flag]:
         """The function that a loop inside a trace calls with its state and with what has happened.
@@ -97,12 +97,18 @@ class Reporter:
         return report
 
 
-@dataclasses.dataclass(frozen=True)
 class Observer:
-    """Shows the progress of a run, or of several under vmap, and asks the user's callback."""
+    """Shows the progress of a run, or of several under vmap, and asks the user's callback.
 
-    callback: Optional[Callable[[IterationInfo], object]]
-    bar: Optional["_Bar"]
+    The progress is shown by a tqdm bar, or without tqdm by lines on stderr. Runs under vmap share
+    one.
+    """
+
+    def __init__(self, report: Reporter) -> None:
+        self.report = report
+        self.runs = 0
+        self.bar: Any = None
+        self.last_line = -np.inf
 
     def observe(
         self,
@@ -121,12 +127,12 @@ class Observer:
         """
         num_iters, value, grad_norm, step, num_evals = (x.item() for x in numbers)
         info = IterationInfo(num_iters, value, grad_norm, step, num_evals, params)
-        if self.bar is not None and (moved or ended):
-            self.bar.show(info, bool(ended))
-        if self.callback is None or not moved:
+        if moved or ended:
+            self._show(info, bool(ended))
+        if self.report.callback is None or not moved:
             return False
         try:
-            answer = self.callback(info)
+            answer = self.report.callback(info)
             if isinstance(answer, (np.generic, np.ndarray, jax.Array)) and answer.shape == ():
                 answer = answer.item()
             stop = answer is True
@@ -135,66 +141,48 @@ class Observer:
         except BaseException:
             self.close()
             raise
-        if stop and self.bar is not None and not ended:
-            self.bar.show(info, True)
+        if stop and not ended:
+            self._show(info, True)
         return stop
 
     def observe_result(self, result: MinimizeResult, moved: bool, ended: bool) -> bool:
         """The same for the result of a slice."""
         params = None
-        if self.callback is not None and moved:
+        if self.report.callback is not None and moved:
             params = jax.tree.map(np.asarray, result.params)
         numbers = result.value, result.state.grad_norm, result.state.step
         return self.observe(moved, ended, params, result.num_iters, *numbers, result.num_evals)
 
-    def close(self) -> None:
-        """Closes the bar of a run that broke off."""
-        if self.bar is not None:
-            self.bar.close()
-
-
-class _Bar:
-    """A tqdm bar, or without tqdm lines on stderr. Runs under vmap share one."""
-
-    def __init__(self, total: Optional[int]) -> None:
-        self.total = total
-        self.runs = 0
-        self.bar: Any = None
-        self.lines = False
-        self.last_line = -np.inf
-
-    def show(self, info: IterationInfo, ended: bool) -> None:
-        if info.num_evals == 1:
-            self.runs += 1
-        if self.bar is None and not self.lines:
-            self.bar = _open(self.total)
-            self.lines = self.bar is None
+    def _show(self, info: IterationInfo, ended: bool) -> None:
+        if not self.report.progress:
+            return
+        self.runs += info.num_evals == 1
+        total = self.report.total
+        if self.bar is None and (tqdm := _tqdm()):
+            self.bar = tqdm.tqdm(total=total, desc="minimize", unit="it")
+        text = f"value {info.value:.6g}, max |grad| {info.grad_norm:.2e}"
         if self.bar is not None:
             self.bar.n = max(self.bar.n, info.num_iters) if self.runs > 1 else info.num_iters
-            self.bar.set_postfix_str(_summary(info))
+            self.bar.set_postfix_str(text)
         elif ended or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            total = "" if self.total is None else f"/{self.total}"
-            print(f"minimize: {info.num_iters}{total} {_summary(info)}", file=sys.stderr)
-        if ended:
-            self.runs -= 1
-            if self.runs <= 0:
-                self.close()
+            limit = "" if total is None else f"/{total}"
+            print(f"minimize: {info.num_iters}{limit} {text}", file=sys.stderr)
+        self.runs -= ended
+        if ended and self.runs <= 0:
+            self.close()
 
     def close(self) -> None:
+        """Ends what is shown, also of a run that broke off."""
         if self.bar is not None:
             self.bar.close()
-        self.runs, self.bar, self.lines, self.last_line = 0, None, False, -np.inf
+        self.runs, self.bar, self.last_line = 0, None, -np.inf
 
 
-def _summary(info: IterationInfo) -> str:
-    return f"value {info.value:.6g}, max |grad| {info.grad_norm:.2e}"
-
-
-def _open(total: Optional[int]) -> Any:
-    """A bar, or None where tqdm is not installed."""
+def _tqdm() -> Any:
+    """The module, or None where it is not installed."""
     try:
         import tqdm
     except ImportError:
         return None
-    return tqdm.tqdm(total=total, desc="minimize", unit="it")
+    return tqdm
