@@ -57,29 +57,11 @@ class Bounds(NamedTuple):
                 f"bounds is (lower, upper), and both are {bounds[0]}, which fixes the params; for "
                 "pairs (lower, upper) of each param give bounds=tuple(zip(*pairs))"
             )
-        given = cls(
-            _like("bounds[0]", bounds[0], params, -jnp.inf),
-            _like("bounds[1]", bounds[1], params, jnp.inf),
-        )
-        given.check(params)
-        pairs = jax.tree.map(_normalised, *given)
+        lower = _like("bounds[0]", bounds[0], params, -jnp.inf)
+        upper = _like("bounds[1]", bounds[1], params, jnp.inf)
+        pairs = jax.tree_util.tree_map_with_path(_normalised, lower, upper)
         outer, inner = jax.tree.structure(params), jax.tree.structure((0, 0))
         return cls(*jax.tree.transpose(outer, inner, pairs))
-
-    def check(self, params: Params) -> None:
-        """Raises ValueError where a lower bound is above the upper one; only of known numbers."""
-        paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        for path, low, high in zip(paths, *map(jax.tree.leaves, self), strict=True):
-            if not (_is_known(low) and _is_known(high)):
-                continue
-            low, high = np.broadcast_arrays(np.asarray(low), np.asarray(high))
-            if np.any(low > high):
-                entry = tuple(int(i) for i in np.argwhere(low > high)[0])
-                where = checks.path_name("params", path) + "".join(f"[{i}]" for i in entry)
-                raise ValueError(
-                    f"the lower bound of {where} is above the upper bound: "
-                    f"{low[entry]} > {high[entry]}"
-                )
 
     def contain(self, params: Params) -> bool:
         """True if params are inside, or if the host cannot tell."""
@@ -194,15 +176,21 @@ def _like(name: str, bound: object, params: Params, otherwise: float) -> Params:
     return like
 
 
-def _normalised(low: Bound, high: Bound) -> tuple[Bound, Bound]:
+def _normalised(path: KeyPath, low: Bound, high: Bound) -> tuple[Bound, Bound]:
     """Bounds moved inwards to normal numbers, since devices treat subnormal ones as zero.
 
-    Bounds without a normal number between them become equal. Arrays of JAX stay as they are. Only
-    of traced bounds a lower one may be above the upper one: it becomes NaN, as the start then does.
+    Bounds without a normal number between them become equal. Arrays of JAX stay as they are. A
+    lower bound above the upper one raises ValueError, or becomes NaN if it is traced, as the start
+    then does.
     """
     new_low, new_high = _normal(low, np.maximum), _normal(high, np.minimum)
     if not (_is_known(low) and _is_known(high)):
         return jnp.where(jnp.greater(low, high), jnp.nan, new_low), new_high
+    lows, highs = np.broadcast_arrays(np.asarray(low), np.asarray(high))
+    for index in np.argwhere(lows > highs)[:1].tolist():
+        where = checks.path_name("params", path) + "".join(f"[{i}]" for i in index)
+        values = f"{lows[tuple(index)]} > {highs[tuple(index)]}"
+        raise ValueError(f"the lower bound of {where} is above the upper bound: {values}")
     if not (isinstance(low, jax.Array) or isinstance(high, jax.Array)):
         is_empty = new_low > new_high
         if np.any(is_empty):
