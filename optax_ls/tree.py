@@ -1,37 +1,21 @@
 """Linear algebra on pytrees, under the names of ``optax.tree``."""
 
+from ._core import public as _public
 from ._core.tree import (
-    add,
-    add_scale,
-    cast_like,
-    conj,
-    get,
-    norm,
-    real,
-    scale,
-    sub,
-    sum,
-    vdot,
-    where,
-    zeros_like,
+    add as add,
+    add_scale as add_scale,
+    cast_like as cast_like,
+    conj as conj,
+    get as get,
+    norm as norm,
+    real as real,
+    scale as scale,
+    sub as sub,
+    sum as sum,
+    vdot as vdot,
+    where as where,
+    zeros_like as zeros_like,
 )
 
-__all__ = [
-    "add",
-    "add_scale",
-    "cast_like",
-    "conj",
-    "get",
-    "norm",
-    "real",
-    "scale",
-    "sub",
-    "sum",
-    "vdot",
-    "where",
-    "zeros_like",
-]
-
-for _name in __all__:
-    globals()[_name].__module__ = __name__
-del _name
+_public.publish(globals())
+del _public

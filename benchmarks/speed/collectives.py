@@ -17,8 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .hlo import collectives as collectives_in
-from .hlo import numbers
+from .hlo import collectives as collectives_in, numbers
 from .loops import LENGTHS, LOOPS, MEMORY
 
 DEVICES = 8
