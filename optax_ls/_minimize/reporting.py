@@ -43,19 +43,27 @@ class IterationInfo(NamedTuple):
     params: Any
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Reporter:
-    """The callback and the progress bar of a run; equal for the same callback, hashable or not.
+    """Shows the progress of a run, or of several under vmap, and asks the user's callback.
+
+    Reporters are equal for the same callback, hashable or not.
 
     Attributes:
         callback: the user's, or None.
-        progress: whether to show a bar.
+        progress: whether to show a tqdm bar, or lines on stderr without tqdm.
         total: iterations allowed; None if not known.
+        runs: how many runs share the bar.
+        bar: the bar, while there is one.
+        last_line: the time of the last line.
     """
 
     callback: Optional[Callable[[IterationInfo], object]]
     progress: bool
     total: Optional[int]
+    runs: int = 0
+    bar: Any = None
+    last_line: float = -np.inf
 
     @property
     def _key(self) -> tuple[int, bool, Optional[int]]:
@@ -67,9 +75,9 @@ class Reporter:
     def __hash__(self) -> int:
         return hash(self._key)
 
-    def observer(self) -> "Observer":
-        """The observer of a run."""
-        return Observer(self)
+    def observer(self) -> "Reporter":
+        """An equal one that has shown nothing yet, for a run of its own."""
+        return Reporter(self.callback, self.progress, self.total)
 
     def in_program(self) -> Callable[..., Flag]:
         """The function that a loop inside a trace calls with its state and with what has happened.
@@ -96,20 +104,6 @@ class Reporter:
 
         return report
 
-
-class Observer:
-    """Shows the progress of a run, or of several under vmap, and asks the user's callback.
-
-    The progress is shown by a tqdm bar, or without tqdm by lines on stderr. Runs under vmap share
-    one.
-    """
-
-    def __init__(self, report: Reporter) -> None:
-        self.report = report
-        self.runs = 0
-        self.bar: Any = None
-        self.last_line = -np.inf
-
     def observe(
         self,
         moved: chex.Numeric,
@@ -129,10 +123,10 @@ class Observer:
         info = IterationInfo(num_iters, value, grad_norm, step, num_evals, params)
         if moved or ended:
             self._show(info, bool(ended))
-        if self.report.callback is None or not moved:
+        if self.callback is None or not moved:
             return False
         try:
-            answer = self.report.callback(info)
+            answer = self.callback(info)
             if isinstance(answer, (np.generic, np.ndarray, jax.Array)) and answer.shape == ():
                 answer = answer.item()
             stop = answer is True
@@ -148,26 +142,25 @@ class Observer:
     def observe_result(self, result: MinimizeResult, moved: bool, ended: bool) -> bool:
         """The same for the result of a slice."""
         params = None
-        if self.report.callback is not None and moved:
+        if self.callback is not None and moved:
             params = jax.tree.map(np.asarray, result.params)
         numbers = result.value, result.state.grad_norm, result.state.step
         return self.observe(moved, ended, params, result.num_iters, *numbers, result.num_evals)
 
     def _show(self, info: IterationInfo, ended: bool) -> None:
-        if not self.report.progress:
+        if not self.progress:
             return
         self.runs += info.num_evals == 1
-        total = self.report.total
         if self.bar is None and (tqdm := _tqdm()):
-            self.bar = tqdm.tqdm(total=total, desc="minimize", unit="it")
+            self.bar = tqdm.tqdm(total=self.total, desc="minimize", unit="it")
         text = f"value {info.value:.6g}, max |grad| {info.grad_norm:.2e}"
         if self.bar is not None:
             self.bar.n = max(self.bar.n, info.num_iters) if self.runs > 1 else info.num_iters
             self.bar.set_postfix_str(text)
         elif ended or time.monotonic() - self.last_line > _SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            limit = "" if total is None else f"/{total}"
-            print(f"minimize: {info.num_iters}{limit} {text}", file=sys.stderr)
+            total = "" if self.total is None else f"/{self.total}"
+            print(f"minimize: {info.num_iters}{total} {text}", file=sys.stderr)
         self.runs -= ended
         if ended and self.runs <= 0:
             self.close()
