@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 from .._version import __version__
 from . import BROKEN_PIPE, INTERRUPTED, PACKAGE, WRONG_USAGE, CommandError, info, minimize
@@ -20,6 +20,9 @@ _PROGRAM = f"python -m {PACKAGE}"
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
         raise CommandError(f"{message} (see --help)")
 
@@ -70,7 +73,6 @@ def _parser() -> argparse.ArgumentParser:
         "Exit status of every command: that in its --help, 130 if interrupted by Ctrl-C, 141 if\n"
         "the program that reads its output has ended (a broken pipe).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"optax_ls {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
@@ -81,5 +83,4 @@ def _parser() -> argparse.ArgumentParser:
 
 def _shielded(word: str) -> str:
     """The word, with a space before a negative number, which argparse takes for an option."""
-    is_number = re.match(r"-([\d.]|inf|nan)[\w.,+-]*$", word, re.IGNORECASE)
-    return f" {word}" if is_number else word
+    return re.sub(r"^-([\d.]|inf|nan)[\w.,+-]*$", r" \g<0>", word, flags=re.IGNORECASE)

@@ -27,7 +27,6 @@ def add(commands: Any) -> None:
         help="print versions, devices, and whether this package is as recorded",
         description="Prints the facts that a bug report or a methods section needs.",
         epilog="Exit status: 0.",
-        allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_run)

@@ -59,7 +59,6 @@ def add(commands: Any) -> None:
         epilog="Exit status: 0 for success; 1 if minimisation ended without it; 2 for wrong usage "
         "and for errors in your function; 130 if interrupted by Ctrl-C, after writing the files of "
         "the result so far, if there is one.",
-        allow_abbrev=False,
     )
     parser.add_argument("function", metavar="MODULE_OR_FILE:FUNCTION", help="what to minimise")
     parser.add_argument(
@@ -93,9 +92,12 @@ def _run(options: argparse.Namespace) -> int:
         jax.config.update("jax_enable_x64", True)  # before any array
     fun = _load(options.function)
     params = jax.tree.map(jnp.asarray, _read_arrays("x0", options.x0))
-    bounds = tuple(_read_bound(option, getattr(options, option)) for option in ("lower", "upper"))
     settings = {name: getattr(options, name) for name, _, _ in _SETTINGS}
     settings = {name: setting for name, setting in settings.items() if setting is not None}
+    settings["bounds"] = _read_bound("lower", options.lower), _read_bound("upper", options.upper)
+    settings["has_aux"] = options.has_aux
+    settings["progress"] = sys.stderr.isatty() and not options.quiet
+    settings["history"] = bool(options.history or options.plot)
     formats: dict[str, Callable[[MinimizeResult], bytes]] = {"save": _as_npz, "history": _as_csv}
     if options.plot:
         formats["plot"] = _plotter(options.plot)
@@ -106,10 +108,6 @@ def _run(options: argparse.Namespace) -> int:
         raise CommandError(f"--save: the name must end in .npz, got {options.save!r}")
     for option, path in paths.items():
         _check_output(option, path)
-    settings["has_aux"] = options.has_aux
-    settings["bounds"] = bounds
-    settings["progress"] = sys.stderr.isatty() and not options.quiet
-    settings["history"] = bool(options.history or options.plot)
     interrupt = None
     try:
         result = _minimized(options.function, fun, params, settings)
@@ -312,8 +310,8 @@ def _as_npz(result: MinimizeResult) -> bytes:
     arrays: dict[str, Any] = {}
     for name in ("params", "grad", "value", "status", "num_iters", "num_evals"):
         field = getattr(result, name)
-        parts = {f"{name}/{key}": x for key, x in field.items()} if isinstance(field, dict) else {}
-        arrays.update({key: np.asarray(x) for key, x in (parts or {name: field}).items()})
+        is_dict = isinstance(field, dict)
+        arrays |= {f"{name}/{key}": x for key, x in field.items()} if is_dict else {name: field}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

@@ -1,6 +1,7 @@
 """The commands ``vendor`` and ``verify``."""
 
 import argparse
+import contextlib
 import keyword
 from pathlib import Path
 from typing import Any, Optional
@@ -26,7 +27,6 @@ def add_vendor(commands: Any) -> None:
         epilog="Exit status: 0 for success; 1 if a copy or this package is not as recorded, since "
         "it is then neither copied nor, without --force, replaced, or if --check found that the "
         "copy would change; 2 for wrong usage, and for files that cannot be read or written.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "dest",
@@ -53,7 +53,9 @@ def _vendor(options: argparse.Namespace) -> int:
         raise CommandError(f"--name must be a name that Python can import, got {options.name!r}")
     origin = find_origin()
     target = target_of(options.dest, options.name, origin)
-    old = _old_record(target)
+    old = None
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # a copy that will be refused
+        old = read_record(target)
     copies = compose(origin)
     copy = copies[options.parts or (old.parts if old and old.parts in SELECTIONS else LIBRARY)]
     if options.check:
@@ -84,21 +86,13 @@ def _vendor(options: argparse.Namespace) -> int:
     return SUCCESS
 
 
-def _old_record(target: Path) -> Optional[Record]:
-    try:
-        return read_record(target)
-    except (OSError, ValueError, RecursionError):  # no copy, or one that will be refused
-        return None
-
-
 def _changes(copy: Copy, target: Path, old: Optional[Record]) -> list[str]:
     """Lines on what is new since the copy that is replaced."""
     if old is None:
         return []
-    try:
+    changelog = ""
+    with contextlib.suppress(OSError):
         changelog = (target / CHANGELOG).read_text("utf-8", "replace")
-    except OSError:
-        changelog = ""
     entries = new_entries(changelog, copy.files[CHANGELOG].decode())
     news = ["new in the changelog since then:", *entries] if entries else []
     return [f"the old copy is {old}", *news]
@@ -121,9 +115,9 @@ def _check(copy: Copy, target: Path, old: Optional[Record]) -> int:
     if not found:
         print(f"{verify.printable(target)} is {copy.record}")
         return SUCCESS
-    print(*found, *_changes(copy, target, old), sep="\n")
     number = f"{len(found)} file{'s' if len(found) > 1 else ''}"
-    print(f"{copy.record} would change {number} of {verify.printable(target)}")
+    summary = f"{copy.record} would change {number} of {verify.printable(target)}"
+    print(*found, *_changes(copy, target, old), summary, sep="\n")
     return NO_SUCCESS
 
 
@@ -137,7 +131,6 @@ def add_verify(commands: Any) -> None:
         "bytecode in __pycache__ is not compared.",
         epilog="Exit status: 0 if every file is as recorded; 1 if not, with every file that is "
         "changed, missing or extra; 2 if nothing can be compared, as in a checkout.",
-        allow_abbrev=False,
     )
     parser.add_argument("dir", nargs="?", metavar="DIR", help="a vendored copy; else this package")
     parser.set_defaults(run=_verify)

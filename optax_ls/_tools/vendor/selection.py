@@ -31,17 +31,16 @@ _TOP_OF_CORE = {"_version.py", "py.typed", "tree.py", "LICENSE", CHANGELOG}
 # and editors must not apply the settings of the project around it. Ruff formats an excluded file
 # that is named on its command line, so it is told the style of these files. It must not keep its
 # cache in the copy, where that would count as extra files.
-_RUFF = """\
+_SETTINGS = {
+    ".editorconfig": b"root = true\n",
+    ".gitattributes": b"* -text -ident -filter -working-tree-encoding\n",
+    "ruff.toml": b"""\
 exclude = ["*"]
 cache-dir = "../.ruff_cache"
 line-length = 100
 lint.select = []
 format.docstring-code-format = true
-"""
-_SETTINGS = {
-    ".editorconfig": b"root = true\n",
-    ".gitattributes": b"* -text -ident -filter -working-tree-encoding\n",
-    "ruff.toml": _RUFF.encode(),
+""",
 }
 
 
@@ -91,23 +90,19 @@ def compose(origin: Origin) -> dict[str, Copy]:
 
 def _selected(files: Mapping[str, bytes], parts: str) -> dict[str, bytes]:
     """The files of a selection, without those that every copy gets anew."""
+    chosen = {path: x for path, x in files.items() if _is_selected(path, parts)}
     if parts == "core":
-        chosen = {path: x for path, x in files.items() if _is_in_core(path)}
         chosen["__init__.py"] = files["_drop_in.py"]
-    elif parts == "library":
-        chosen = {
-            path: x for path, x in files.items() if not path.startswith(("_tools/", "__main__.py"))
-        }
-    else:
-        chosen = dict(files)
-    chosen["verify.py"] = files["_tools/vendor/verify.py"]
-    return {path: x for path, x in chosen.items() if path not in {RECORD, NOTE, SUMS}}
+    return {**chosen, "verify.py": files["_tools/vendor/verify.py"]}
 
 
-def _is_in_core(path: str) -> bool:
-    folder, _, _ = path.partition("/")
-    in_folder = folder in ("_core", "third_party_licenses") and path not in _NOT_IN_CORE
-    return in_folder or path in _TOP_OF_CORE
+def _is_selected(path: str, parts: str) -> bool:
+    if path in {RECORD, NOTE, SUMS}:
+        return False
+    if parts == "core":
+        in_folder = path.startswith(("_core/", "third_party_licenses/"))
+        return path in _TOP_OF_CORE or (in_folder and path not in _NOT_IN_CORE)
+    return parts == "everything" or not path.startswith(("_tools/", "__main__.py"))
 
 
 def _note(record: Record) -> str:
