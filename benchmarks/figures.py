@@ -15,18 +15,10 @@ RATIOS = (1, 1.5, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 def draw_profiles(all_results, path):
     """Draws a row of two panels for each dtype, and writes ``path``."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(
-        len(all_results),
-        2,
-        figsize=(11, 4.2 * len(all_results)),
-        squeeze=False,
-        layout="constrained",
-    )
+    figure = Figure(figsize=(11, 4.2 * len(all_results)), layout="constrained")
+    axes = figure.subplots(len(all_results), 2, squeeze=False)
     for (left, right), results in zip(axes, all_results, strict=True):
         _draw(left, results, results.efforts)
         left.set(title=f"Data profile, {results.dtype}", xlabel="evaluations / (n + 1)")
@@ -38,7 +30,6 @@ def draw_profiles(all_results, path):
             xlabel="evaluations / those of the cheapest solver",
         )
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
 
 
 def _draw(axes, results, values_of, start=None):

@@ -19,6 +19,8 @@ from .tables import table
 GTOL = 1e-6
 MAX_ITERS = 1000
 BASE = "optax"
+HEADER = ["solver", "median s", "min–max s", f"over {BASE}", "converged", "evaluations"]
+HEADER += ["compilation s"]
 BATCH_SIZE = 512  # of minimize-map, which takes the problems in parts with jax.lax.map
 
 
@@ -183,12 +185,10 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
 
     jax.config.update("jax_enable_x64", True)
-    header = ["solver", "median s", "min–max s", f"over {BASE}", "converged", "evaluations"]
-    header += ["compilation s"]
     for size in options.sizes:
         found = timings(size, options.dimension, options.solvers, options.repeats, options.seed)
         print(f"{size} problems of dimension {options.dimension}, {options.repeats} runs:\n")
-        print(table(header, rows(found)), end="\n\n", flush=True)
+        print(table(HEADER, rows(found)), end="\n\n", flush=True)
 
 
 if __name__ == "__main__":

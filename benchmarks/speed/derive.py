@@ -77,6 +77,11 @@ def largest_deviation(records, key, name):
     return float(np.max(np.abs(design @ fitted - 1)))
 
 
+def over_optax(values):
+    """The value of each solver, over that of Optax."""
+    return {name: value / values["optax"] for name, value in values.items()}
+
+
 def compile_seconds(solver):
     """The median of tracing and compiling together."""
     sums = [a + b for a, b in zip(solver["trace"], solver["compile"], strict=True)]

@@ -19,12 +19,10 @@ def draw_iteration_times(records, path):
     measured = [record for name in RECORDS for record in records.get(name, {}).get("data", [])]
     if not measured:
         return False
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5.4), layout="constrained")
+    figure = Figure(figsize=(8, 5.4), layout="constrained")
+    axes = figure.subplots()
     for solver in dict.fromkeys(name for record in measured for name in record["solvers"]):
         times = {
             record["n"]: per_iteration(record, solver)
@@ -42,5 +40,4 @@ def draw_iteration_times(records, path):
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120)
-    pyplot.close(figure)
     return True

@@ -3,6 +3,7 @@
 import math
 import statistics
 
+from .. import rosenbrock_vmap
 from ..tables import table
 from .derive import (
     beyond_objective,
@@ -146,16 +147,10 @@ def batch(data):
 Rosenbrock's function from random starts, in float64, to a gradient of at most 1e-6 in the maximum
 norm, in one program for all problems; see `make rosenbrock`. "minimize-map" is `jax.lax.map` with a
 `batch_size` of 512 instead of `vmap`. Optimistix stops by its own rule."""
-    header = ["solver", "median s", "min–max s", "over optax", "converged", "evaluations"]
     for record in data:
-        seconds = median_seconds(record)
-        rows = []
-        for name, solver in record["solvers"].items():
-            spread = f"{min(solver['seconds']):.3f}–{max(solver['seconds']):.3f}"
-            row = [name, f"{seconds[name]:.3f}", spread, seconds[name] / seconds["optax"]]
-            rows.append([*row, solver["converged"], solver["evaluations"]])
         yield f"{record['size']:,} problems of dimension {record['dimension']}:"
-        yield table(header, rows)
+        rows = rosenbrock_vmap.rows(record["solvers"])
+        yield table(rosenbrock_vmap.HEADER[:-1], [row[:-1] for row in rows])
 
 
 def collectives(data):

@@ -7,6 +7,7 @@ from .derive import (
     growth_ratio,
     largest_deviation,
     median_seconds,
+    over_optax,
     over_two_sweeps,
     per_evaluation,
 )
@@ -54,8 +55,7 @@ SMALL = {10: (1.8, 1.3), 100: (1.1, 1.0), 1000: (0.7, 0.7)}
 def small(data, versions, how="", **_):
     is_newer = tuple(map(int, versions["jax"].split(".")[:2])) > (0, 10)
     for record in data:
-        seconds = each(record, per_evaluation)
-        over = {name: value / seconds["optax"] for name, value in seconds.items()}
+        over = over_optax(each(record, per_evaluation))
         target = SMALL[record["n"]][is_newer] if record["n"] in SMALL else None
         reached = yes_or_no(over["minimize"] <= target) if target else ""
         what = f"time of an evaluation over Optax's{how}, n = {record['n']:,}"
@@ -67,8 +67,7 @@ def small_flag(**record):
 
 
 def first(data, **_):
-    seconds = median_seconds(data)
-    over = {name: value / seconds["optax"] for name, value in seconds.items()}
+    over = over_optax(median_seconds(data))
     ours = [over[name] for name in OURS]
     what = f"first answer over Optax's, n = {data['n']}"
     yield _row(what, "1.0", *ours, best(over), yes_or_no(ours[0] <= 1))
@@ -98,9 +97,8 @@ def _growth(key, field, records, target):
 
 def compilation(data, **_):
     solvers = data["solvers"]
-    seconds = {name: compile_seconds(solver) for name, solver in solvers.items()}
-    ours = [seconds[name] / seconds["optax"] for name in OURS]
-    over = {name: value / seconds["optax"] for name, value in seconds.items()}
+    over = over_optax({name: compile_seconds(solver) for name, solver in solvers.items()})
+    ours = [over[name] for name in OURS]
     what = f"trace and compilation over Optax's, network of {data['layers']} layers"
     yield _row(what, "0.6", *ours, best(over), yes_or_no(ours[0] <= 0.6))
     for key, target in ("copies", {"minimize": 1, "lbfgs": 2}), ("traces", {"minimize": 2}):
@@ -126,8 +124,7 @@ BATCH = {"minimize": (1.0, 0.5), "minimize-map": (0.9, 0.35)}
 
 def batch(data, **_):
     for record in data:
-        seconds = median_seconds(record)
-        over = {name: value / seconds["optax"] for name, value in seconds.items()}
+        over = over_optax(median_seconds(record))
         for name, targets in BATCH.items():
             target = targets[record["size"] >= 10_000]
             solved = record["solvers"][name]["converged"] == record["size"]
