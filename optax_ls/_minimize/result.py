@@ -1,9 +1,7 @@
 """The result of ``minimize``: its status, its message, and the table that it prints."""
 
 import enum
-import functools
 import math
-import operator
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Optional
 
@@ -40,13 +38,12 @@ class MinimizeStatus(enum.IntEnum):
         UNBOUNDED: the value falls without end.
     """
 
-    message: str
-    """The reason in a sentence."""
+    _message: str
 
     def __new__(cls, code: int, message: str = "") -> "MinimizeStatus":
         """A member, an integer with a message."""
         status = int.__new__(cls, code)
-        status._value_, status.message = code, message
+        status._value_, status._message = code, message
         return status
 
     RUNNING = 0, "Not finished."
@@ -70,6 +67,11 @@ class MinimizeStatus(enum.IntEnum):
     def success(self) -> bool:
         """True if the params are a minimum, up to the tolerances."""
         return self in (MinimizeStatus.GRADIENT_SMALL, MinimizeStatus.VALUE_SETTLED)
+
+    @property
+    def message(self) -> str:
+        """The reason in a sentence."""
+        return self._message
 
 
 class _Fields(NamedTuple):
@@ -119,9 +121,9 @@ class MinimizeResult(_Fields, Generic[ParamsType]):
     @property
     def success(self) -> Flag:
         """True if the gradient is small or the value has settled; a scalar of type bool."""
-        successes = (int(status) for status in MinimizeStatus if status.success)
+        small, settled = (int(status) for status in MinimizeStatus if status.success)
         with jax.transfer_guard_host_to_device("allow"):  # the codes
-            return functools.reduce(operator.or_, (self.status == code for code in successes))
+            return (self.status == small) | (self.status == settled)
 
     @property
     def message(self) -> str:
