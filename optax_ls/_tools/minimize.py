@@ -92,8 +92,8 @@ def _run(options: argparse.Namespace) -> int:
         jax.config.update("jax_enable_x64", True)  # before any array
     fun = _load(options.function)
     params = jax.tree.map(jnp.asarray, _read_arrays("x0", options.x0))
-    settings = {name: getattr(options, name) for name, _, _ in _SETTINGS}
-    settings = {name: setting for name, setting in settings.items() if setting is not None}
+    given = vars(options)
+    settings = {name: given[name] for name, _, _ in _SETTINGS if given[name] is not None}
     settings["bounds"] = _read_bound("lower", options.lower), _read_bound("upper", options.upper)
     settings["has_aux"] = options.has_aux
     settings["progress"] = sys.stderr.isatty() and not options.quiet
@@ -101,7 +101,7 @@ def _run(options: argparse.Namespace) -> int:
     formats: dict[str, Callable[[MinimizeResult], bytes]] = {"save": _as_npz, "history": _as_csv}
     if options.plot:
         formats["plot"] = _plotter(options.plot)
-    paths = {option: getattr(options, option) for option in formats if getattr(options, option)}
+    paths = {option: given[option] for option in formats if given[option]}
     if len({Path(path).resolve() for path in paths.values()}) < len(paths):
         raise CommandError(f"{' and '.join(f'--{o}' for o in paths)} need files of their own")
     if options.save and Path(options.save).suffix != ".npz":  # --x0 reads no other
