@@ -9,7 +9,7 @@ def publish(namespace: dict[str, Any]) -> None:
     Error messages and pickles then name this place of a class or function, not its file.
     ``namespace`` is the ``globals()`` of the module.
     """
-    inside = namespace["__package__"] + "."
+    inside = namespace["__spec__"].parent + "."
     for name, x in namespace.items():
         if str(getattr(x, "__module__", None)).startswith(inside):
             x.__module__, x.__qualname__ = namespace["__name__"], name
