@@ -148,7 +148,7 @@ class Programs:
         self, problem: Problem, state: Optional[MinimizeState]
     ) -> tuple[Limits, Counter, MinimizeState, Optional[History]]:
         """The limits, the iterations so far, the state and the history with which a run begins."""
-        settings, limits, bounds = self.settings, problem.limits, problem.bounds
+        settings, bounds = self.settings, problem.bounds
         params = jax.tree.map(jnp.asarray, problem.params)
         aux = None
         if settings.has_aux:
@@ -156,9 +156,10 @@ class Programs:
         if state is None:
             inside = params if bounds is None else bounds.project(params)
             state = init(settings.search, inside, aux, settings.memory_size)
+            limits = problem.limits.counted_from(state)
         else:
             checks.same_structure("aux of fun", aux, "state.aux", state.aux, dtypes=True)
-            limits = limits.counted_from(state.num_iters, state.num_evals)
+            limits = problem.limits.counted_from(state)
             state = state._replace(status=status_before(state, limits))
         history = None
         if settings.rows:
