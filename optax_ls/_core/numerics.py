@@ -39,17 +39,14 @@ def promotes(fn: Function) -> Function:
     return promoting  # type: ignore[return-value]
 
 
-def on_host(value: chex.Numeric, dtype: Any) -> Any:
-    """A scalar input of a compiled program: of NumPy, to start no work on a device; or traced."""
-    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
+def counter(value: chex.Numeric = 0) -> Counter:
+    """``value`` as a counter."""
+    return jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(int))
 
 
-def counter(value: chex.Numeric = 0, asarray: Callable[..., Any] = jnp.asarray) -> Counter:
-    """``value`` as a counter; a Python integer that is too large becomes the largest there is."""
-    dtype = jax.dtypes.canonicalize_dtype(int)
-    if isinstance(value, int):
-        value = min(value, int(np.iinfo(dtype).max))
-    return asarray(value, dtype=dtype)
+def countable(value: chex.Numeric) -> Any:
+    """``value`` as an integer of Python; the largest that a counter can hold if that is less."""
+    return min(int(value), int(np.iinfo(jax.dtypes.canonicalize_dtype(int)).max))
 
 
 def increment(count: Counter, by: chex.Numeric = 1) -> Counter:

@@ -18,7 +18,7 @@ from .._core.linesearch.zoom import Zoom
 from .._core.types import Params, ParamsType
 from .bounds import Bounds
 from .flatten import on_one_device
-from .guards import ErrorsEndHere, not_differentiable, transfers_and_infinities_allowed
+from .guards import ErrorsEndHere, transfers_and_infinities_allowed
 from .host import solve
 from .implicit import solve_with_derivatives
 from .programs import Inputs, Settings
@@ -152,16 +152,13 @@ def minimize(
                 "history=True needs to know how many rows: max_iters must not be traced"
             )
 
-        dtype = numerics.search_dtype(params)
         if gtol is None:
-            gtol = float(np.finfo(dtype).eps) ** 0.75
+            gtol = float(np.finfo(numerics.search_dtype(params)).eps) ** 0.75
         limits = Limits(
-            gtol=numerics.on_host(gtol, dtype),
-            ftol=None if ftol is None else numerics.on_host(ftol, dtype),
-            num_iters=numerics.counter(max_iters, numerics.on_host),
-            num_evals=numerics.counter(
-                sys.maxsize if max_evals is None else max_evals, numerics.on_host
-            ),
+            gtol=_limit(float, gtol),
+            ftol=None if ftol is None else _limit(float, ftol),
+            num_iters=_limit(numerics.countable, max_iters),
+            num_evals=_limit(numerics.countable, sys.maxsize if max_evals is None else max_evals),
         )
         inputs = Inputs(args, kwargs or {})
         settings = Settings(
@@ -180,15 +177,8 @@ def minimize(
             raise ValueError("state.memory.params are outside the bounds: begin anew without state")
         if implicit_diff:
             return solve_with_derivatives(fun, params, inputs, settings, box, limits, state, report)
-        given = not_differentiable(_NO_DERIVATIVE, (fun, params, inputs, box, limits, state))
-        fun, params, inputs, box, limits, state = given
         return solve(fun, params, inputs, settings, box, limits, state, report)
 
-
-_NO_DERIVATIVE = (
-    "minimize is differentiable only with implicit_diff=True, and with respect to arrays in args, "
-    "kwargs and bounds. If no derivative is wanted, apply jax.lax.stop_gradient to the arguments"
-)
 
 _SEARCHES: dict[str, Union[MoreThuente, Zoom, Backtracking]] = {
     # A curvature condition tighter than the usual 0.9 gives better pairs for few more evaluations.
@@ -196,6 +186,11 @@ _SEARCHES: dict[str, Union[MoreThuente, Zoom, Backtracking]] = {
     "zoom": Zoom(30),
     "backtracking": Backtracking(30, decrease_factor=0.5),
 }
+
+
+def _limit(number: Callable[[chex.Numeric], Any], value: Any) -> Any:
+    """A limit as a number of Python, which starts no work on a device; or traced."""
+    return value if isinstance(value, jax.core.Tracer) else number(value)
 
 
 def _search(linesearch: Union[str, LineSearch], max_steps: Optional[int]) -> LineSearch:
@@ -229,7 +224,7 @@ def _check_state(state: MinimizeState, params: Params, settings: Settings) -> No
         raise ValueError(
             f"state has a memory of {size} pairs, memory_size is {settings.memory_size}"
         )
-    counter = numerics.counter(0, np.asarray).dtype
+    counter = jax.dtypes.canonicalize_dtype(int)
     if state.num_iters.dtype != counter:
         raise TypeError(
             f"the counters of state have dtype {state.num_iters.dtype}, {counter} is needed: the "

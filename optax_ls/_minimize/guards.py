@@ -37,18 +37,19 @@ class ErrorsEndHere(contextlib.AbstractContextManager["ErrorsEndHere"]):
             end.tb_next = None
 
 
-def transfers_and_infinities_allowed() -> contextlib.ExitStack:
+def transfers_and_infinities_allowed() -> contextlib.AbstractContextManager[object]:
     """Allows transfers of limits and counts, and infinities in states, where a mode forbids them.
 
     A search gets infinity for values that are not finite, and begins with infinite intervals.
     """
     to_device = jax.config.jax_transfer_guard_host_to_device  # type: ignore[attr-defined]
     to_host = jax.config.jax_transfer_guard_device_to_host  # type: ignore[attr-defined]
+    forbids_infinities = jax.config.jax_debug_infs  # type: ignore[attr-defined]
+    if to_device is None and to_host is None and not forbids_infinities:
+        return contextlib.nullcontext()
     modes = contextlib.ExitStack()
-    if to_device is not None or to_host is not None:
-        modes.enter_context(jax.transfer_guard("allow"))
-    if jax.config.jax_debug_infs:  # type: ignore[attr-defined]
-        modes.enter_context(jax.debug_infs(False))
+    modes.enter_context(jax.transfer_guard("allow"))
+    modes.enter_context(jax.debug_infs(False))
     return modes
 
 

@@ -5,13 +5,11 @@ results do not depend on the slices. Between two slices Python calls the callbac
 progress bar, and raises KeyboardInterrupt. Inside a trace there are no slices.
 """
 
-import contextlib
-import functools
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Optional
 
@@ -19,8 +17,9 @@ import jax
 import numpy as np
 
 from .._core import numerics, placement
-from .._core.types import Params
+from .._core.types import Counter, Params
 from .bounds import Bounds
+from .guards import not_differentiable
 from .programs import Inputs, Problem, Programs, Settings, Shapes, look_up
 from .reporting import Reporter
 from .result import MinimizeResult, MinimizeStatus
@@ -33,6 +32,11 @@ _SECONDS = 0.2
 _GROWTH = 8
 # The evaluations of each slice where several processes have to make the same slices.
 _NUM_EVALS_OF_MANY = 16
+
+_NO_DERIVATIVE = (
+    "minimize is differentiable only with implicit_diff=True, and with respect to arrays in args, "
+    "kwargs and bounds. If no derivative is wanted, apply jax.lax.stop_gradient to the arguments"
+)
 
 
 def solve(
@@ -52,6 +56,7 @@ def solve(
         result = _in_slices(programs, problem, state, report)
         if result is not None:
             return result
+    problem, state = not_differentiable(_NO_DERIVATIVE, (problem, state))
     with placement.on_mesh_of(params, arrays):
         return programs.whole(problem, state, report=report)
 
@@ -67,15 +72,16 @@ def _in_slices(
     report: Optional[Reporter],
 ) -> Optional[MinimizeResult]:
     """A run in slices; None if the function depends on something that is traced."""
-    counts = (0, 0) if state is None else (int(state.num_iters), int(state.num_evals))
+    counts = (0, 0) if state is None else (_read(state.num_iters), _read(state.num_evals))
     limits, begin, state, history = programs.start(problem, state)
-    if _is_traced(state.value):
+    if isinstance(state.value, jax.core.Tracer):
         return None
-    advance = functools.partial(programs.advance, problem._replace(limits=limits), begin)
+    problem = problem._replace(limits=limits)
     pace = Pace(programs.seconds, (problem.params, problem.arrays))
     if pace.is_new:
         # What the function closes over is constant in this trace, which the first slice uses too.
-        trace = jax.make_jaxpr(advance)(pace.next_pause(*counts, report), state, history)
+        pause = pace.next_pause(*counts, report)
+        trace = jax.make_jaxpr(programs.advance)(problem, begin, pause, state, history)
         if _is_traced(trace.consts):
             return None
     observer = None if report is None else report.observer()
@@ -83,13 +89,13 @@ def _in_slices(
     try:
         while True:
             pause = pace.next_pause(*counts, report)
-            with _interrupts_deferred():  # the state is donated, so its successor must not be lost
-                result = advance(pause, state, history)
-            ended = int(result.status) != MinimizeStatus.RUNNING
+            with _InterruptsDeferred():  # the state is donated, so its successor must not be lost
+                result = programs.advance(problem, begin, pause, state, history)
+            ended = _read(result.status) != MinimizeStatus.RUNNING
             if ended and observer is None and not pace.is_new:
                 return result  # without reading the counts from the device
             state, history, before = result.state, result.history, counts
-            counts = int(result.num_iters), int(result.num_evals)
+            counts = _read(result.num_iters), _read(result.num_evals)
             pace.observe(counts[1] - before[1])
             if observer is not None:
                 moved = counts[0] > before[0] or before[1] == 0
@@ -106,21 +112,30 @@ def _in_slices(
         raise
 
 
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
+def _read(counter: Counter) -> int:
+    return int(np.asarray(counter))  # by NumPy, since int() of a JAX array takes longer
+
+
+class _InterruptsDeferred:
     """Handles Ctrl-C at the end of the block."""
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[tuple[int, Optional[FrameType]]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if received:
-            handler(*received[-1])
+
+    def __enter__(self) -> None:
+        self.handler: Any = None
+        self.received: Optional[tuple[int, Optional[FrameType]]] = None
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):
+                self.handler = handler
+                signal.signal(signal.SIGINT, self._receive)
+
+    def _receive(self, number: int, frame: Optional[FrameType]) -> None:
+        self.received = number, frame
+
+    def __exit__(self, *raised: object) -> None:
+        if self.handler is not None:
+            signal.signal(signal.SIGINT, self.handler)
+        if self.received is not None:
+            self.handler(*self.received)
 
 
 class Pace:
@@ -129,7 +144,7 @@ class Pace:
     def __init__(self, seconds: dict[Shapes, float], inputs: object) -> None:
         """``seconds`` remembers the time of one evaluation for the shapes of ``inputs``."""
         self.seconds = seconds
-        self.shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(inputs))
+        self.shapes = tuple([getattr(leaf, "shape", ()) for leaf in jax.tree.leaves(inputs)])
         self.is_new = self.shapes not in seconds
         self.number = 0 if self.is_new else self._affordable()
         self.begin = 0.0
@@ -149,10 +164,7 @@ class Pace:
         elif report is not None and report.callback is not None:
             last_iter = num_iters + 1
         self.begin = time.perf_counter()
-        return Pause(
-            numerics.counter(last_iter, numerics.on_host),
-            numerics.counter(num_evals + number, numerics.on_host),
-        )
+        return Pause(numerics.countable(last_iter), numerics.countable(num_evals + number))
 
     def observe(self, num_evals: int) -> None:
         """Takes the time of the slice that has ended, unless it was spent on compilation."""

@@ -4,7 +4,6 @@ Outside a trace the host runs the loop in slices (see ``host.py``): ``start`` ma
 ``advance`` goes on from a state until a pause. Inside a trace there is one program, ``whole``.
 """
 
-import dataclasses
 import functools
 import inspect
 import weakref
@@ -58,8 +57,7 @@ class Problem(NamedTuple):
     limits: Limits
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """All that a program depends on beside the function and the shapes of its arguments.
 
     Attributes:
@@ -91,16 +89,16 @@ def inputs_of(given: tuple[object, ...]) -> tuple[ArrayLeaves, tuple[object, ...
     """
     leaves, structure = jax.tree.flatten(given)
     num_own = len(jax.tree.leaves(given[0]))
+    arrays = [leaf if _is_input(leaf, k >= num_own) else None for k, leaf in enumerate(leaves)]
+    others = [leaf if x is None else None for x, leaf in zip(arrays, leaves, strict=True)]
+    return arrays, tuple(others), structure
 
-    def is_input(k: int, x: object) -> bool:
-        if isinstance(x, (np.ndarray, np.generic)):
-            return x.dtype.kind not in "OSUMm"  # objects, texts and times
-        is_number = k >= num_own and isinstance(x, (bool, int, float, complex))
-        return is_number or isinstance(x, jax.Array)
 
-    chosen = [is_input(k, leaf) for k, leaf in enumerate(leaves)]
-    arrays: Any = [leaf if chosen[k] else None for k, leaf in enumerate(leaves)]
-    return arrays, tuple(None if chosen[k] else leaf for k, leaf in enumerate(leaves)), structure
+def _is_input(leaf: object, is_argument: bool) -> bool:
+    if isinstance(leaf, (np.ndarray, np.generic)):
+        return leaf.dtype.kind not in "OSUMm"  # objects, texts and times
+    is_number = is_argument and isinstance(leaf, (bool, int, float, complex))
+    return is_number or isinstance(leaf, jax.Array)
 
 
 def rejoined(arrays: ArrayLeaves, others: tuple[object, ...], structure: PyTreeDef) -> Any:
@@ -150,7 +148,7 @@ class Programs:
         self, problem: Problem, state: Optional[MinimizeState]
     ) -> tuple[Limits, Counter, MinimizeState, Optional[History]]:
         """The limits, the iterations so far, the state and the history with which a run begins."""
-        settings, limits, bounds = self.settings, problem.limits, problem.bounds
+        settings, bounds = self.settings, problem.bounds
         params = jax.tree.map(jnp.asarray, problem.params)
         aux = None
         if settings.has_aux:
@@ -158,9 +156,10 @@ class Programs:
         if state is None:
             inside = params if bounds is None else bounds.project(params)
             state = init(settings.search, inside, aux, settings.memory_size)
+            limits = problem.limits.counted_from(state)
         else:
             checks.same_structure("aux of fun", aux, "state.aux", state.aux, dtypes=True)
-            limits = limits.counted_from(state.num_iters, state.num_evals)
+            limits = problem.limits.counted_from(state)
             state = state._replace(status=status_before(state, limits))
         history = None
         if settings.rows:
@@ -248,26 +247,23 @@ def look_up(
     # A callable that is a tree (an Equinox module, a jax.tree_util.Partial) has arrays of its own.
     is_tree = not jax.tree_util.all_leaves([fun])
     arrays, others, structure = inputs_of((fun if is_tree else None, inputs))
+    owner: object = type(fun) if is_tree else fun
+    method: object = None
+    if inspect.ismethod(fun):  # a new object at each access; the object it is bound to stays
+        owner, method = fun.__self__, fun.__func__
+    key = (method, settings, structure, others, tuple(map(type, others)))
+    find: Optional[Callable[[], Any]] = None if is_tree else lambda: fun
     try:
-        owner: object = fun
-        name: object = None
-        find: Optional[Callable[[], Any]] = None
-        if is_tree:
-            owner = type(fun)
-        elif inspect.ismethod(fun):  # a new object at each access; the object it is bound to stays
-            owner, name, find = fun.__self__, fun.__func__, weakref.WeakMethod(fun)
-        else:
-            find = weakref.ref(fun)
         known = _PROGRAMS.setdefault(owner, {})
-        key = (name, settings, structure, others, tuple(map(type, others)))
-        programs = known.get(key)
+        if key in known:
+            return known[key], arrays
+        if not is_tree:
+            find = weakref.ref(fun) if method is None else weakref.WeakMethod(fun)
     except TypeError:  # something has no hash or no weak reference, so no later call can find it
-        known, key, programs = {}, None, None
-        find = None if is_tree else lambda: fun
-    if programs is None:
-        if len(known) >= _MOST:
-            known.pop(next(iter(known)))
-        programs = known[key] = Programs(find, settings, structure, others)
+        return Programs(find, settings, structure, others), arrays
+    if len(known) >= _MOST:
+        known.pop(next(iter(known)))
+    programs = known[key] = Programs(find, settings, structure, others)
     return programs, arrays
 
 

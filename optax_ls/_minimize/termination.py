@@ -75,18 +75,21 @@ Reason = tuple[jax.Array, MinimizeStatus]
 
 
 class Limits(NamedTuple):
-    """The limits of a run; the numbers are totals, and ``ftol`` is None for the default."""
+    """The limits of a run; ``ftol`` is None for the default."""
 
     gtol: jax.Array
     ftol: Optional[jax.Array]
     num_iters: jax.Array
     num_evals: jax.Array
 
-    def counted_from(self, num_iters: jax.Array, num_evals: jax.Array) -> "Limits":
-        """The limits of a run that goes on after so many iterations and evaluations."""
-        return self._replace(
-            num_iters=numerics.increment(num_iters, self.num_iters),
-            num_evals=numerics.increment(num_evals, self.num_evals),
+    def counted_from(self, state: "MinimizeState") -> "Limits":
+        """The limits of a run that begins with a state, as arrays; the numbers become totals."""
+        ftol = None if self.ftol is None else numerics.strong(self.ftol, state.value.dtype)
+        return Limits(
+            numerics.strong(self.gtol, state.value.dtype),
+            ftol,
+            numerics.increment(state.num_iters, numerics.counter(self.num_iters)),
+            numerics.increment(state.num_evals, numerics.counter(self.num_evals)),
         )
 
     def reached(self, num_iters: jax.Array, num_evals: jax.Array) -> list[Reason]:

@@ -105,6 +105,12 @@ AGAIN = {
     "gtol": lambda fun: minimize_briefly(fun, start(), args=(1.0,), gtol=1e-2),
     "max_iters": lambda fun: minimize_briefly(fun, start(), args=(1.0,), max_iters=3),
     "max_evals": lambda fun: minimize_briefly(fun, start(), args=(1.0,), max_evals=7),
+    "limits of numpy": lambda fun: minimize_briefly(
+        fun, start(), args=(1.0,), gtol=np.float64(1e-2), max_iters=np.int64(3)
+    ),
+    "limits of jax": lambda fun: minimize_briefly(
+        fun, start(), args=(1.0,), gtol=jnp.asarray(1e-2), max_iters=jnp.asarray(3)
+    ),
     "steps": lambda fun: minimize_briefly(fun, start(), args=(1.0,), max_linesearch_steps=30),
 }
 ANEW = {
@@ -139,6 +145,14 @@ def test_tolerances_of_the_value_share_a_program():
     fun = Objective()
     calls = [minimize_briefly(fun, start(), ftol=ftol) and fun.calls for ftol in (1e-3, 0.0, 0.1)]
     assert len(set(calls)) == 1
+
+
+def test_limits_may_be_larger_than_any_counter(x64):
+    result = minimize_briefly(rosenbrock, jnp.ones(4), max_iters=2**31, max_evals=10**30)
+    resumed = minimize_briefly(
+        rosenbrock, jnp.ones(4), state=result.state, max_iters=10**30, max_evals=2**63 - 1
+    )
+    assert result.status == resumed.status == optax_ls.MinimizeStatus.GRADIENT_SMALL
 
 
 def test_numbers_of_iterations_and_evaluations_may_be_traced():
