@@ -70,7 +70,6 @@ class Backtracking:
 
     def advance(self, state: BacktrackingState, value: Scalar, slope: Scalar) -> BacktrackingState:
         """Takes phi(step); accepts the step, shortens it, or gives up."""
-        del slope
         bound = (1 + self.rtol) * state.value_init + self.slope_rtol * state.step * state.slope_init
         error = conditions.error(value - bound - self.atol)
         num_steps = numerics.increment(state.num_steps)
@@ -88,19 +87,8 @@ class Backtracking:
 
     def diagnose(self, state: BacktrackingState) -> list[Message]:
         """The message of a search that failed."""
-        numbers = {
-            "value": state.value_init,
-            "slope": state.slope_init,
-            "step": state.step,
-            "error": state.decrease_error,
-        }
-        return [
-            Message(
-                True,
-                "Value at current params: {value}\nSlope along update direction: {slope}\n"
-                "Stepsize: {step}\nDecrease error: {error}\n"
-                "No step satisfying sufficient decrease was found; allow more backtracking steps "
-                "or a smaller decrease_factor.",
-                numbers,
-            )
-        ]
+        text = (
+            "Decrease error: {error}\nNo step satisfying sufficient decrease was found; "
+            "allow more backtracking steps or a smaller decrease_factor."
+        )
+        return [conditions.summary(state, text, error=state.decrease_error)]

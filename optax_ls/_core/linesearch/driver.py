@@ -36,11 +36,9 @@ class LineSearch(Protocol[State]):
 
     def start(self, value: Scalar, slope: Scalar, step: Scalar) -> State:
         """Begins a search from phi(0) and phi'(0), trying ``step``, or a shorter one, first."""
-        ...
 
     def advance(self, state: State, value: Scalar, slope: Scalar) -> State:
         """Takes phi and phi' at ``state.step``; accepts the step, chooses another, or gives up."""
-        ...
 
 
 def check(name: str, search: object, alternatives: str = "") -> None:

@@ -79,12 +79,9 @@ class MoreThuenteState(NamedTuple):
     """The state of a search; scalars of the search dtype unless said otherwise.
 
     Attributes:
-        step: the step to try next; once ``done``, the step chosen.
-        done: bool, whether the search has ended.
+        step, done, num_steps, slope_init: see :class:`BacktrackingState`.
         failed: bool, whether it ended without a step that satisfies both conditions.
-        num_steps: counter, steps tried.
         value_init: phi(0), from which the values of all points are differences.
-        slope_init: phi'(0).
         best: the lowest of the steps of sufficient decrease so far; step 0 if there is none.
         interval: see :class:`Interval`.
         decrease_error: the amount by which ``best``, or the last step if that was accepted or
@@ -157,10 +154,8 @@ class MoreThuente:
         """Takes phi(step) and phi'(step); accepts the step, chooses another, or gives up."""
         trial, hidden = self._trial(state, value, slope)
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        decrease = conditions.missing_decrease(
-            trial.value, trial.step, state.slope_init, self.slope_rtol
-        )
-        curvature = conditions.missing_curvature(slope, state.slope_init, self.curv_rtol)
+        decrease = trial.value - self.slope_rtol * trial.step * state.slope_init
+        curvature = jnp.abs(slope) - self.curv_rtol * jnp.abs(state.slope_init)
         decreased = finite & (decrease <= 0)
         good = decreased & (curvature <= 0)
         better = decreased & (trial.value < state.best.value)
@@ -195,9 +190,8 @@ class MoreThuente:
 
     def _trial(self, state: MoreThuenteState, value: Scalar, slope: Scalar) -> tuple[Point, Flag]:
         """The trial, and bool, whether rounding hides its difference from phi(0)."""
-        rtol = self.noise_rtol
-        if rtol is None:
-            rtol = 256 * jnp.finfo(value.dtype).eps
+        eps = jnp.finfo(value.dtype).eps
+        rtol = 256 * eps if self.noise_rtol is None else self.noise_rtol
         change, rounding = value - state.value_init, rtol * jnp.abs(state.value_init)
         hidden = jnp.abs(change) < rounding
         steeper = jnp.maximum(jnp.abs(state.slope_init), jnp.abs(slope))

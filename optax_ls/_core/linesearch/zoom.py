@@ -40,12 +40,8 @@ class ZoomState(NamedTuple):
     """The state of a zoom search; scalars of the search dtype unless said otherwise.
 
     Attributes:
-        step: the step to try next; once ``done``, the step chosen.
-        done: bool, whether the search has ended.
+        step, done, num_steps, value_init, slope_init: see :class:`BacktrackingState`.
         failed: bool, whether it ended without a step that satisfies both conditions.
-        num_steps: counter, steps tried.
-        value_init: phi(0).
-        slope_init: phi'(0).
         low: the step of sufficient decrease with the lowest value so far; the start if there is
             none.
         high: the other end of the interval; at infinity until an interval has been found.
@@ -166,14 +162,12 @@ class Zoom:
     def _errors(self, state: ZoomState, trial: Point) -> tuple[Scalar, Scalar]:
         """The amounts by which the trial misses sufficient decrease and small curvature."""
         change = trial.value - state.value_init
-        decrease = conditions.missing_decrease(
-            change, trial.step, state.slope_init, self.slope_rtol
-        )
+        decrease = change - self.slope_rtol * trial.step * state.slope_init
         if self.approx_dec_rtol is not None:
             slope_excess = trial.slope - (2 * self.slope_rtol - 1) * state.slope_init
             value_excess = change - self.approx_dec_rtol * jnp.abs(state.value_init)
             decrease = jnp.minimum(decrease, jnp.maximum(slope_excess, value_excess))
-        curvature = conditions.missing_curvature(trial.slope, state.slope_init, self.curv_rtol)
+        curvature = jnp.abs(trial.slope) - self.curv_rtol * jnp.abs(state.slope_init)
         return conditions.error(decrease), conditions.error(curvature)
 
     def _ran_into_limit(self, high: Sample, step: Scalar) -> Flag:
@@ -185,13 +179,9 @@ class Zoom:
     def diagnose(self, state: ZoomState) -> list[Message]:
         """The messages of a search that failed."""
         header, *others = conditions.diagnose(state, state.low.step > 0, self.max_steps)
-        limit = self._ran_into_limit(state.high, state.step)
-        small = self._too_small(state.low, state.high)
-        reasons = [
-            Message(limit, FLAG_INTERVAL_NOT_FOUND, {}),
-            Message(small, FLAG_INTERVAL_TOO_SMALL, {}),
-        ]
-        return [header, *reasons, *others]
+        limit = Message(self._ran_into_limit(state.high, state.step), FLAG_INTERVAL_NOT_FOUND, {})
+        small = Message(self._too_small(state.low, state.high), FLAG_INTERVAL_TOO_SMALL, {})
+        return [header, limit, small, *others]
 
 
 def _interpolate(low: Point, high: Sample, former: Sample) -> Scalar:
