@@ -44,24 +44,20 @@ def joined(
     sizes = [len(group) for group in groups]
     flat = [array for group in groups for array in group]
 
-    def plain(*flat: jax.Array) -> Arrays:
-        return _joined(join, [local(*group) for group in _regrouped(flat, sizes)])
+    def plain(*flat: jax.Array, copies: Sequence[int] = ()) -> Arrays:
+        parts = [local(*group) for group in _regrouped(flat, sizes)]
+        if copies and join is jnp.add:
+            # The sum over the devices counts each array as often as there are copies of it.
+            parts = [[x / n for x in part] for part, n in zip(parts, copies, strict=True)]
+        return [functools.reduce(join, arrays) for arrays in zip(*parts, strict=True)]
 
     def in_one(*flat: jax.Array) -> jax.Array:
         return _concatenated(plain(*flat))
 
     def on_device(copies: Sequence[int], axes: tuple[Any, ...]) -> Callable[..., Any]:
         """The function of the arrays on one device; ``copies`` devices hold each group."""
-
-        def shared(*flat: jax.Array) -> Any:
-            parts = [local(*group) for group in _regrouped(flat, sizes)]
-            if join is jnp.add:
-                # The sum over the devices counts each array as often as there are copies of it.
-                parts = [[x / n for x in part] for part, n in zip(parts, copies, strict=True)]
-            reduce: Any = jax.lax.psum if join is jnp.add else jax.lax.pmax
-            return reduce(_concatenated(_joined(join, parts)), axes)
-
-        return shared
+        reduce: Any = jax.lax.psum if join is jnp.add else jax.lax.pmax
+        return lambda *flat: reduce(_concatenated(plain(*flat, copies=copies)), axes)
 
     exchange = None
     if jax.device_count() > 1 and all(array.size > 0 for array in flat):
@@ -82,10 +78,6 @@ def _regrouped(flat: Sequence[Item], sizes: Sequence[int]) -> Iterator[tuple[Ite
     for size in sizes:
         yield tuple(flat[begin : begin + size])
         begin += size
-
-
-def _joined(join: Callable[..., jax.Array], parts: Sequence[Arrays]) -> Arrays:
-    return [functools.reduce(join, arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _concatenated(arrays: Arrays) -> jax.Array:
@@ -126,12 +118,10 @@ def _by_types(
             specs.append((None,) * (array.ndim - len(last)) + last)
             if placement.spec(array) != specs[-1]:
                 return None
-    mesh = next(filter(None, map(placement.explicit_mesh, itertools.chain(*groups))), None)
-    if mesh is None:
+    if not any(used):
         return None
+    mesh = next(filter(None, map(placement.explicit_mesh, itertools.chain(*groups))))
     axes = tuple(axis for axis in mesh.axis_names if any(axis in some for some in used))
-    if not axes:
-        return None
     copies = [math.prod(mesh.shape[axis] for axis in axes if axis not in some) for some in used]
     exchange = jax.shard_map(
         on_device(copies, axes),
@@ -194,31 +184,25 @@ def _on_all_devices(array: jax.ShapeDtypeStruct) -> NamedSharding:
     return NamedSharding(Mesh(np.array(devices), ("all",)), PartitionSpec())
 
 
-def _shards(
-    array: jax.ShapeDtypeStruct, ndim: int
-) -> dict[jax.Device, tuple[tuple[int, int, int], ...]]:
-    """The ranges of the last axes that each device has; empty if other axes are sharded."""
-    leading = len(array.shape) - ndim
-    shards = {}
-    for device, slices in array.sharding.devices_indices_map(array.shape).items():
-        ranges = [axis.indices(n) for axis, n in zip(slices, array.shape, strict=True)]
-        if any(span != (0, n, 1) for span, n in zip(ranges[:leading], array.shape, strict=False)):
-            return {}
-        shards[device] = tuple(ranges[leading:])
-    return shards
-
-
 def _copies(group: Sequence[jax.ShapeDtypeStruct]) -> Optional[int]:
     """The number of devices that have the same entries of the arrays.
 
     None if a device has different entries of some arrays, or if not all shards have one size.
     """
-    last = group[-1]
-    try:
-        last.sharding.shard_shape(last.shape)
-        shards = _shards(last, len(last.shape))
-        if any(_shards(array, len(last.shape)) != shards for array in group[:-1]):
+    shards = []
+    for array in group:
+        leading = len(array.shape) - len(group[-1].shape)
+        try:
+            is_whole = array.sharding.shard_shape(array.shape)[:leading] == array.shape[:leading]
+        except ValueError:  # shards of different sizes
             return None
-    except ValueError:  # shards of different sizes
+        if not is_whole:
+            return None
+        ranges = {}  # of the last axes, for each device
+        for device, slices in array.sharding.devices_indices_map(array.shape).items():
+            last = zip(slices[leading:], array.shape[leading:], strict=True)
+            ranges[device] = tuple(axis.indices(n) for axis, n in last)
+        shards.append(ranges)
+    if any(ranges != shards[0] for ranges in shards):
         return None
-    return len(shards) // len(set(shards.values()))
+    return len(shards[0]) // len(set(shards[0].values()))
