@@ -51,10 +51,7 @@ def bind(
         hint = "; if it returns auxiliary output too, set has_aux=True"
         return checks.scalar(f"{name} must return", out, hint), None
 
-    def call(params: Params) -> object:
-        with checks.advised(name):
-            return fun(params)
-
+    call: Callable[[Params], object] = checks.advised(name)(fun)
     users_promotion = jax.config.jax_numpy_dtype_promotion  # type: ignore[attr-defined]
 
     def evaluate(params: Params) -> Evaluation:

@@ -176,7 +176,6 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation[ScaleByS
     def update(
         updates: Tree, state: ScaleByScheduleState, params: Optional[Params] = None
     ) -> tuple[Tree, ScaleByScheduleState]:
-        del params
         factor = step_size_fn(state.count)
         return _scaled(factor, updates), ScaleByScheduleState(numerics.increment(state.count))
 
@@ -236,12 +235,10 @@ def trace(
         zeros = numerics.zeros_alike(params)
         return TraceState(jax.tree.map(lambda z: numerics.strong(z, accumulator_dtype), zeros))
 
+    @numerics.promotes
     def update(
         updates: Updates, state: TraceState, params: Optional[Params] = None
     ) -> tuple[Updates, TraceState]:
-        del params
-
-        @numerics.promotes
         def past_plus(u: jax.Array, past: jax.Array) -> jax.Array:
             return u + decay * past
 

@@ -118,7 +118,7 @@ def add_pair(
     older = coefficients.in_use & ~here
     sy = jnp.where(may_enter, pair.sy, 1)
     s_y, y_y = jnp.where(older, s_y, 0), jnp.where(older | here, y_y, 0)
-    column = jnp.where(here, 1, jnp.where(older, -_dot(inverse_r, s_y), 0)) / sy
+    column = jnp.where(here, 1, jnp.where(older, -dot(inverse_r, s_y), 0)) / sy
     enters = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(y_y))
     in_row, in_column = (here & enters)[:, None], (here & enters)[None, :]
     new = Coefficients(
@@ -142,12 +142,13 @@ def apply(
     """
     rho, _, inverse_r, gram_y, _, _, bends = coefficients
     in_use = coefficients.in_use
-    p = jnp.where(in_use, _dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
-    q = p / jnp.where(in_use, rho, 1) + gamma * (_dot(gram_y, p) - y_g)
+    p = jnp.where(in_use, dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
+    q = p / jnp.where(in_use, rho, 1) + gamma * (dot(gram_y, p) - y_g)
     q = jnp.where(in_use, q, 0)
-    of_s, of_y = jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
+    of_s, of_y = jnp.where(in_use, dot(q, inverse_r), 0), -gamma * p
     return of_s if bends is None else of_s + bends * of_y, of_y
 
 
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The product of two small matrices or vectors, in the highest precision."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -55,9 +55,7 @@ class InverseHessian(NamedTuple):
             return [reductions.dot(stack, leaves[-1], dtype) for stack in leaves[:-1]]
 
         products = reductions.sums(local, (*rows, vector), (shape, shape), dtype)
-        highest = jax.lax.Precision.HIGHEST
-        weights = jnp.matmul(self.coefficients, jnp.concatenate(products), precision=highest)
-        of_s, of_y = jnp.split(weights, 2)
+        of_s, of_y = jnp.split(compact.dot(self.coefficients, jnp.concatenate(products)), 2)
         return combine(rows, vector, self.scale, of_s, of_y)
 
     def dense(self) -> jax.Array:
