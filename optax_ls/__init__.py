@@ -22,7 +22,7 @@ from ._core.linesearch.extensions import (
 from ._core.linesearch.more_thuente import Interval as _Interval
 from ._core.linesearch.more_thuente import MoreThuente
 from ._core.linesearch.more_thuente import MoreThuenteState as _MoreThuenteState
-from ._core.linesearch.states import BacktrackingLinesearchInfo
+from ._core.linesearch.transforms import BacktrackingLinesearchInfo
 from ._core.linesearch.zoom import FLAG_INTERVAL_NOT_FOUND, FLAG_INTERVAL_TOO_SMALL, Zoom
 from ._core.linesearch.zoom import ZoomState as _ZoomState
 from ._drop_in import *  # noqa: F403

@@ -6,12 +6,10 @@ The selection ``core`` of a vendored copy has this module as its ``__init__.py``
 from . import tree
 from ._core.lbfgs.memory import ScaleByLBFGSState
 from ._core.lbfgs.transforms import lbfgs, scale_by_lbfgs
-from ._core.linesearch.states import (
+from ._core.linesearch.transforms import (
     ScaleByBacktrackingLinesearchState,
     ScaleByZoomLinesearchState,
     ZoomLinesearchInfo,
-)
-from ._core.linesearch.transforms import (
     scale_by_backtracking_linesearch,
     scale_by_zoom_linesearch,
 )

@@ -100,23 +100,16 @@ def value_and_grad_from_state(
         KeyError: the state holds those of several searches.
 
     Example:
-        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> import jax.numpy as jnp, optax_ls
         >>> def fn(x):
         ...     return jnp.sum(x**2)
-        >>> solver = optax_ls.lbfgs()
-        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
-        >>> @jax.jit
-        ... def step(params, state):
-        ...     value, grad = value_and_grad(params, state=state)
-        ...     updates, state = solver.update(
-        ...         grad, state, params, value=value, grad=grad, value_fn=fn
-        ...     )
-        ...     return optax_ls.apply_updates(params, updates), state
-        >>> params = jnp.array([1.0, 2.0, 3.0])
-        >>> state = solver.init(params)
+        >>> solver, x = optax_ls.lbfgs(), jnp.array([1.0, 2.0, 3.0])
+        >>> value_and_grad, state = optax_ls.value_and_grad_from_state(fn), solver.init(x)
         >>> for _ in range(2):
-        ...     params, state = step(params, state)
-        >>> float(fn(params)) < 1e-9
+        ...     value, grad = value_and_grad(x, state=state)
+        ...     updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fn)
+        ...     x = optax_ls.apply_updates(x, updates)
+        >>> float(fn(x)) < 1e-9
         True
     """
     checks.function("value_fn", value_fn)
