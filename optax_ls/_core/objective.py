@@ -12,18 +12,13 @@ from .types import Params, Scalar
 
 
 class Evaluation(NamedTuple):
-    """The result of one call of the objective.
+    """The result of one call of the objective."""
 
-    Attributes:
-        value: scalar, of the search dtype unless :func:`bind` says otherwise.
-        grad: tree like the params as JAX differentiates (conjugated, for complex leaves); None
-            if only the value was wanted.
-        aux: auxiliary output; None if not kept.
-    """
-
-    value: Scalar
+    value: Scalar  # of the search dtype unless bind says otherwise
+    # A tree like the params as JAX differentiates (conjugated, for complex leaves); None if only
+    # the value was wanted.
     grad: Any
-    aux: Any
+    aux: Any  # auxiliary output; None if not kept
 
 
 def bind(

@@ -28,24 +28,15 @@ from .. import numerics
 
 
 class Coefficients(NamedTuple):
-    """All of the memory that is not as long as the params, by slot, in the order of the state.
+    """All of the memory that is not as long as the params, by slot, in the order of the state."""
 
-    Attributes:
-        rho: ``(m,)``, 1 / <s, y> of each pair; zero in empty slots.
-        num_pairs: counter, pairs that have entered.
-        inverse_r: ``(m, m)``, R^-1.
-        gram_y: ``(m, m)``, Y'Y.
-        s_g: ``(m,)``, the products of each s with the last gradient.
-        y_g: ``(m,)``, the same for y.
-        bends: ``(m,)``, the multiple of each s that has been added to its y; None if there is none.
-    """
-
-    rho: jax.Array
-    num_pairs: jax.Array
-    inverse_r: jax.Array
-    gram_y: jax.Array
-    s_g: jax.Array
-    y_g: jax.Array
+    rho: jax.Array  # (m,), 1 / <s, y> of each pair; zero in empty slots
+    num_pairs: jax.Array  # counter, pairs that have entered
+    inverse_r: jax.Array  # (m, m), R^-1
+    gram_y: jax.Array  # (m, m), Y'Y
+    s_g: jax.Array  # (m,), the products of each s with the last gradient
+    y_g: jax.Array  # (m,), the same for y
+    # (m,), the multiple of each s that has been added to its y; None if there is none.
     bends: Optional[jax.Array]
 
     @property
@@ -75,25 +66,15 @@ class PairProducts(NamedTuple):
 
 
 class Products(NamedTuple):
-    """The inner products of the memory with the gradient g and the new y.
+    """The inner products of the memory with the gradient g and the new y."""
 
-    Attributes:
-        s_g: ``(m,)``, S'g.
-        y_g: ``(m,)``, Y'g.
-        s_y: ``(m,)``, S'y, the new s included.
-        y_y: ``(m,)``, Y'y, the new y included.
-        pair: of the new pair.
-        bend: scalar, the multiple of s that has been added to the new y; None if there is none.
-        grad_square: scalar, <g, g>.
-    """
-
-    s_g: jax.Array
-    y_g: jax.Array
-    s_y: jax.Array
-    y_y: jax.Array
-    pair: PairProducts
-    bend: Optional[jax.Array]
-    grad_square: jax.Array
+    s_g: jax.Array  # (m,), S'g
+    y_g: jax.Array  # (m,), Y'g
+    s_y: jax.Array  # (m,), S'y, the new s included
+    y_y: jax.Array  # (m,), Y'y, the new y included
+    pair: PairProducts  # of the new pair
+    bend: Optional[jax.Array]  # scalar, the multiple of s added to the new y; None if there is none
+    grad_square: jax.Array  # scalar, <g, g>
 
     @property
     def has_curvature(self) -> jax.Array:

@@ -18,25 +18,16 @@ from .conditions import Message
 
 
 class BacktrackingState(NamedTuple):
-    """The state of a backtracking search; scalars of the search dtype unless said otherwise.
+    """The state of a backtracking search; its scalars have the search dtype."""
 
-    Attributes:
-        step: the step to try next; once ``done``, the step chosen.
-        done: bool, whether the search has ended.
-        failed: bool, whether it ended without sufficient decrease.
-        num_steps: counter, steps tried.
-        value_init: phi(0).
-        slope_init: phi'(0).
-        decrease_error: the amount by which the last step missed sufficient decrease; 0 if it did
-            not, infinite if the value there is not a number.
-    """
-
-    step: Scalar
-    done: Flag
-    failed: Flag
-    num_steps: Counter
-    value_init: Scalar
-    slope_init: Scalar
+    step: Scalar  # the step to try next; once done, the step chosen
+    done: Flag  # whether the search has ended
+    failed: Flag  # whether it ended without sufficient decrease
+    num_steps: Counter  # steps tried
+    value_init: Scalar  # phi(0)
+    slope_init: Scalar  # phi'(0)
+    # The amount by which the last step missed sufficient decrease; 0 if it did not, infinite if
+    # the value there is not a number.
     decrease_error: Scalar
 
 

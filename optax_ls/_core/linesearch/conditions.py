@@ -40,16 +40,10 @@ class Point(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A sentence about a search that failed.
+    """A sentence about a search that failed."""
 
-    Attributes:
-        condition: bool scalar, whether the sentence is true.
-        text: the sentence, with ``{name}`` where a number goes.
-        numbers: scalars by name.
-    """
-
-    condition: Union[bool, Flag]
-    text: str
+    condition: Union[bool, Flag]  # whether the sentence is true
+    text: str  # with {name} where a number goes
     numbers: dict[str, Scalar]
 
 

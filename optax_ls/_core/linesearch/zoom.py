@@ -37,29 +37,19 @@ FLAG_INTERVAL_TOO_SMALL = "The interval searched became shorter than stepsize_pr
 
 
 class ZoomState(NamedTuple):
-    """The state of a zoom search; scalars of the search dtype unless said otherwise.
+    """The state of a zoom search; its scalars have the search dtype."""
 
-    Attributes:
-        step, done, num_steps, value_init, slope_init: see :class:`BacktrackingState`.
-        failed: bool, whether it ended without a step that satisfies both conditions.
-        low: the step of sufficient decrease with the lowest value so far; the start if there is
-            none.
-        high: the other end of the interval; at infinity until an interval has been found.
-        former: the end that left the interval last, for cubic interpolation.
-        decrease_error: the amount by which ``low``, or the last step if that was accepted or
-            ``low`` is the start, misses sufficient decrease; at least 0.
-        curvature_error: the same for small curvature.
-    """
-
-    step: Scalar
-    done: Flag
-    failed: Flag
-    num_steps: Counter
-    value_init: Scalar
-    slope_init: Scalar
-    low: Point
-    high: Sample
-    former: Sample
+    step: Scalar  # the step to try next; once done, the step chosen
+    done: Flag  # whether the search has ended
+    failed: Flag  # whether it ended without a step that satisfies both conditions
+    num_steps: Counter  # steps tried
+    value_init: Scalar  # phi(0)
+    slope_init: Scalar  # phi'(0)
+    low: Point  # of sufficient decrease with the lowest value so far; the start if there is none
+    high: Sample  # the other end of the interval; at infinity until an interval has been found
+    former: Sample  # the end that left the interval last, for cubic interpolation
+    # The amounts, at least 0, by which sufficient decrease and small curvature are missed: by low,
+    # or by the last step if that was accepted or low is the start.
     decrease_error: Scalar
     curvature_error: Scalar
 
