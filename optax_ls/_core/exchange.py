@@ -13,7 +13,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional, TypeVar
 
 import jax
@@ -41,11 +41,10 @@ def joined(
 
     The last axes of all arrays of a group are those of its last array.
     """
-    sizes = [len(group) for group in groups]
-    flat = [array for group in groups for array in group]
+    size, flat = len(groups[0]), list(itertools.chain(*groups))
 
     def plain(*flat: jax.Array, copies: Sequence[int] = ()) -> Arrays:
-        parts = [local(*group) for group in _regrouped(flat, sizes)]
+        parts = [local(*group) for group in _groups(flat, size)]
         if copies and join is jnp.add:
             # The sum over the devices counts each array as often as there are copies of it.
             parts = [[x / n for x in part] for part, n in zip(parts, copies, strict=True)]
@@ -65,7 +64,7 @@ def joined(
         if kinds == {"Explicit"}:
             exchange = _by_types(on_device, groups)
         elif kinds <= {"Auto"} and _HAS_RULES:
-            exchange = _by_compiler(on_device, in_one, sizes)
+            exchange = _by_compiler(on_device, in_one, size)
     if exchange is None:
         return plain(*flat)
     vector = _transformable(exchange, in_one)(*flat)
@@ -73,11 +72,8 @@ def joined(
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _regrouped(flat: Sequence[Item], sizes: Sequence[int]) -> Iterator[tuple[Item, ...]]:
-    begin = 0
-    for size in sizes:
-        yield tuple(flat[begin : begin + size])
-        begin += size
+def _groups(flat: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [flat[begin : begin + size] for begin in range(0, len(flat), size)]
 
 
 def _concatenated(arrays: Arrays) -> jax.Array:
@@ -135,7 +131,7 @@ def _by_types(
 
 
 def _by_compiler(
-    on_device: OnDevice, in_one: Callable[..., jax.Array], sizes: Sequence[int]
+    on_device: OnDevice, in_one: Callable[..., jax.Array], size: int
 ) -> Callable[..., jax.Array]:
     """The exchange between the devices over which the compiler spreads the arrays."""
 
@@ -145,7 +141,7 @@ def _by_compiler(
         everywhere = _on_all_devices(shapes[-1])
         shardings: list[Sharding] = []
         copies = []
-        for group in _regrouped(shapes, sizes):
+        for group in _groups(shapes, size):
             number = _copies(group)
             if number is None:  # the user has sharded them differently: every device reads all
                 shardings += [everywhere] * len(group)
@@ -159,16 +155,16 @@ def _by_compiler(
     exchange.def_partition(
         partition=partition,
         infer_sharding_from_operands=lambda mesh, shapes, result: _on_all_devices(shapes[-1]),
-        sharding_rule=lambda *args: _rule([value.shape for value in args[-2]], sizes),
+        sharding_rule=lambda *args: _rule([value.shape for value in args[-2]], size),
     )
     return lambda *flat: exchange(*flat)
 
 
-def _rule(shapes: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> str:
+def _rule(shapes: Sequence[tuple[int, ...]], size: int) -> str:
     """The sharding rule: the last dimensions of all arrays of a group are the same."""
     names = (f"d{k}" for k in itertools.count())
     texts = []
-    for group in _regrouped(shapes, sizes):
+    for group in _groups(shapes, size):
         last = [next(names) for _ in group[-1]]
         for shape in group:
             leading = [next(names) for _ in shape[len(last) :]]
