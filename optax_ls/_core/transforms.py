@@ -38,12 +38,10 @@ def accepts_extra_args(update: Callable[..., object]) -> bool:
 def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     """A transformation that accepts, and if need be ignores, extra arguments.
 
+    It hands them on if the signature of ``tx.update`` takes arbitrary keywords.
+
     Args:
         tx: anything with ``init`` and ``update``, of this package or another.
-
-    Returns:
-        A transformation that hands extra arguments on if the signature of ``tx.update`` takes
-        arbitrary keywords, and drops them otherwise.
 
     Raises:
         TypeError: ``tx`` has no ``init`` or ``update``.
@@ -71,13 +69,11 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
 def chain(*args: Any) -> GradientTransformationExtraArgs[tuple[Any, ...]]:
     """Applies transformations one after the other.
 
-    Args:
-        *args: transformations of this package, of Optax, or any pairs with ``init`` and
-            ``update``.
+    The state is the tuple of their states. Extra arguments reach those whose ``update`` takes
+    arbitrary keywords.
 
-    Returns:
-        A transformation whose state is the tuple of their states. Extra arguments reach those
-        whose ``update`` takes arbitrary keywords.
+    Args:
+        *args: transformations of this package, of Optax, or any pairs of ``init`` and ``update``.
 
     Raises:
         TypeError: an argument has no ``init`` or ``update``.
@@ -136,10 +132,7 @@ def identity() -> GradientTransformation[EmptyState]:
 
 
 def scale(step_size: chex.Numeric) -> GradientTransformation[EmptyState]:
-    """Multiplies updates by a fixed factor, keeping their dtypes.
-
-    Args:
-        step_size: the factor.
+    """Multiplies updates by a fixed factor, ``step_size``, keeping their dtypes.
 
     Example:
         >>> import jax.numpy as jnp, optax_ls
@@ -188,8 +181,7 @@ def scale_by_learning_rate(
     """Multiplies updates by the negative learning rate, so that gradients lead downhill.
 
     Args:
-        learning_rate: a number, a schedule from the number of updates so far to a number, or
-            None, which leaves updates as they are.
+        learning_rate: a number, a schedule, or None, which leaves updates as they are.
         flip_sign: False multiplies by the learning rate itself.
 
     Raises:
@@ -262,7 +254,7 @@ def sgd(
         learning_rate: a number or a schedule; see :func:`scale_by_learning_rate`.
         momentum: decay of :func:`trace`; none if None.
         nesterov: see :func:`trace`.
-        accumulator_dtype: see :func:`trace`.
+        accumulator_dtype: see there.
 
     Example:
         >>> import optax_ls
