@@ -116,11 +116,11 @@ class Driver(Generic[State]):
     first_step: Callable[[Scalar], chex.Numeric]  # maps the last learning rate to the first trial
     make_state: Callable[..., State]  # the class of its state
     make_info: Any  # the class of the report in its state
-    store_grad: bool
     has_aux: bool
     aux_like: Any
     gives_grad: bool  # the argument value_and_grad
     verbose: bool
+    store_grad: bool = True
 
     def __post_init__(self) -> None:
         if self.aux_like is not None and not self.has_aux:

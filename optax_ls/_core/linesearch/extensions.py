@@ -220,7 +220,6 @@ def scale_by_more_thuente_linesearch(
         initial_guess(initial_guess_strategy),
         ScaleByMoreThuenteLinesearchState,
         MoreThuenteLinesearchInfo,
-        store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
         gives_grad=value_and_grad,

@@ -273,7 +273,6 @@ def scale_by_zoom_linesearch(
         initial_guess(initial_guess_strategy),
         ScaleByZoomLinesearchState,
         ZoomLinesearchInfo,
-        store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
         gives_grad=value_and_grad,
