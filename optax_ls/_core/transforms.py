@@ -132,7 +132,10 @@ def identity() -> GradientTransformation[EmptyState]:
 
 
 def scale(step_size: chex.Numeric) -> GradientTransformation[EmptyState]:
-    """Multiplies updates by a fixed factor, ``step_size``, keeping their dtypes.
+    """Multiplies updates by a fixed factor, keeping their dtypes.
+
+    Args:
+        step_size: the factor.
 
     Example:
         >>> import jax.numpy as jnp, optax_ls
