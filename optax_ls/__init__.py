@@ -30,7 +30,9 @@ from ._core.linesearch.more_thuente import (
     MoreThuente as MoreThuente,
     MoreThuenteState as _MoreThuenteState,
 )
-from ._core.linesearch.states import BacktrackingLinesearchInfo as BacktrackingLinesearchInfo
+from ._core.linesearch.transforms import (
+    BacktrackingLinesearchInfo as BacktrackingLinesearchInfo,
+)
 from ._core.linesearch.zoom import (
     FLAG_INTERVAL_NOT_FOUND as FLAG_INTERVAL_NOT_FOUND,
     FLAG_INTERVAL_TOO_SMALL as FLAG_INTERVAL_TOO_SMALL,

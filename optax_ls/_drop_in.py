@@ -7,12 +7,10 @@ from . import tree as tree
 from ._core import public as _public
 from ._core.lbfgs.memory import ScaleByLBFGSState as ScaleByLBFGSState
 from ._core.lbfgs.transforms import lbfgs as lbfgs, scale_by_lbfgs as scale_by_lbfgs
-from ._core.linesearch.states import (
+from ._core.linesearch.transforms import (
     ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState,
     ScaleByZoomLinesearchState as ScaleByZoomLinesearchState,
     ZoomLinesearchInfo as ZoomLinesearchInfo,
-)
-from ._core.linesearch.transforms import (
     scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
     scale_by_zoom_linesearch as scale_by_zoom_linesearch,
 )

@@ -242,23 +242,20 @@ def no_more_complex(name: str, tree: object, reference: object) -> None:
 
 
 # Advice for errors of JAX that a function raises while it is traced; the first that fits is given.
-_ADVICE = (
-    (
-        jax.errors.TracerBoolConversionError,
+_ADVICE = {
+    jax.errors.TracerBoolConversionError: (
         "has a Python condition (if, while, and, or) on a value that JAX traces: use jnp.where or "
-        "jax.lax.cond instead",
+        "jax.lax.cond instead"
     ),
-    (
-        jax.errors.TracerArrayConversionError,
+    jax.errors.TracerArrayConversionError: (
         "passes a value that JAX traces to NumPy: use jax.numpy instead, or jax.pure_callback in "
-        "a function that returns its own gradient (value_and_grad=True)",
+        "a function that returns its own gradient (value_and_grad=True)"
     ),
-    (
-        jax.errors.ConcretizationTypeError,
+    jax.errors.ConcretizationTypeError: (
         "needs the number behind a value that JAX traces, as float(), int() and item() do: use "
-        "jax.numpy instead",
+        "jax.numpy instead"
     ),
-)
+}
 
 
 @contextlib.contextmanager
@@ -266,8 +263,8 @@ def advised(name: str) -> Iterator[None]:
     """Puts advice on the function ``name`` before the text of JAX's errors about tracing."""
     try:
         yield
-    except tuple(kind for kind, _ in _ADVICE) as error:
-        advice = next(text for kind, text in _ADVICE if isinstance(error, kind))
+    except tuple(_ADVICE) as error:
+        advice = next(text for kind, text in _ADVICE.items() if isinstance(error, kind))
         if advice not in str(error):  # nested functions: only the innermost
             error.args = (f"{name} {advice}.\n\n{error}",)
         raise

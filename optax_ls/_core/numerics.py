@@ -1,8 +1,7 @@
 """Dtype policy: the types of the numbers of a solver are decided in this module.
 
 * Counters are strong-typed arrays of JAX's default integer type (``counter``, ``increment``).
-* Search scalars (step, value, slope, errors) have the widest real float among the parameters,
-  never less than float32 (``search_dtype``).
+* Search scalars (step, value, slope, errors) have the dtype ``search_dtype``.
 * A state lives where the parameters live (``zeros_alike``).
 * The package promotes dtypes as JAX does by default, also where the user has set the strict mode;
   the user's function is called in the user's mode (``promotes``, ``objective.bind``).
@@ -61,19 +60,12 @@ def at_least_float32(dtype: DTypeLike) -> DType:
 
 
 def dtype_of(leaf: chex.Numeric) -> DType:
-    """The type that a leaf has as an array of JAX.
-
-    Raises:
-        TypeError: it is no array or number.
-    """
+    """The type that a leaf has as an array of JAX; raises TypeError if it is no array or number."""
     return leaf.dtype if isinstance(leaf, jax.Array) else jax.eval_shape(jnp.asarray, leaf).dtype
 
 
 def search_dtype(tree: chex.ArrayTree) -> DType:
-    """The widest real float type in ``tree``, at least float32.
-
-    A Python float counts as JAX's default float.
-    """
+    """The widest real float in ``tree``, at least float32; Python floats have JAX's default."""
     dtypes = [at_least_float32(dtype_of(leaf)) for leaf in jax.tree.leaves(tree)]
     return max(dtypes, key=lambda dtype: dtype.itemsize, default=np.dtype(np.float32))
 

@@ -12,18 +12,13 @@ from .types import Params, Scalar
 
 
 class Evaluation(NamedTuple):
-    """The result of one call of the objective.
+    """The result of one call of the objective."""
 
-    Attributes:
-        value: scalar, of the search dtype unless :func:`bind` says otherwise.
-        grad: tree like the params as JAX differentiates (conjugated, for complex leaves); None
-            if only the value was wanted.
-        aux: auxiliary output; None if not kept.
-    """
-
-    value: Scalar
+    value: Scalar  # of the search dtype unless bind says otherwise
+    # A tree like the params as JAX differentiates (conjugated, for complex leaves); None if only
+    # the value was wanted.
     grad: Any
-    aux: Any
+    aux: Any  # auxiliary output; None if not kept
 
 
 def bind(
@@ -51,10 +46,7 @@ def bind(
         hint = "; if it returns auxiliary output too, set has_aux=True"
         return checks.scalar(f"{name} must return", out, hint), None
 
-    def call(params: Params) -> object:
-        with checks.advised(name):
-            return fun(params)
-
+    call: Callable[[Params], object] = checks.advised(name)(fun)
     users_promotion = jax.config.jax_numpy_dtype_promotion  # type: ignore[attr-defined]
 
     def evaluate(params: Params) -> Evaluation:
@@ -103,23 +95,16 @@ def value_and_grad_from_state(
         KeyError: the state holds those of several searches.
 
     Example:
-        >>> import jax, jax.numpy as jnp, optax_ls
+        >>> import jax.numpy as jnp, optax_ls
         >>> def fn(x):
         ...     return jnp.sum(x**2)
-        >>> solver = optax_ls.lbfgs()
-        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
-        >>> @jax.jit
-        ... def step(params, state):
-        ...     value, grad = value_and_grad(params, state=state)
-        ...     updates, state = solver.update(
-        ...         grad, state, params, value=value, grad=grad, value_fn=fn
-        ...     )
-        ...     return optax_ls.apply_updates(params, updates), state
-        >>> params = jnp.array([1.0, 2.0, 3.0])
-        >>> state = solver.init(params)
+        >>> solver, x = optax_ls.lbfgs(), jnp.array([1.0, 2.0, 3.0])
+        >>> value_and_grad, state = optax_ls.value_and_grad_from_state(fn), solver.init(x)
         >>> for _ in range(2):
-        ...     params, state = step(params, state)
-        >>> float(fn(params)) < 1e-9
+        ...     value, grad = value_and_grad(x, state=state)
+        ...     updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fn)
+        ...     x = optax_ls.apply_updates(x, updates)
+        >>> float(fn(x)) < 1e-9
         True
     """
     checks.function("value_fn", value_fn)

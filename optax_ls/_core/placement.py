@@ -89,10 +89,6 @@ def _put(x: jax.Array, sharding: NamedSharding) -> jax.Array:
     return put(x, sharding)
 
 
-def _sharding(mesh: Any, *spec: Any) -> NamedSharding:
-    return NamedSharding(mesh, PartitionSpec(*spec))
-
-
 def gathered(tree: Tree) -> Tree:
     """The tree, with arrays that are sharded explicitly made whole on each device."""
 
@@ -101,7 +97,7 @@ def gathered(tree: Tree) -> Tree:
             return x
         is_known = not isinstance(x, jax.core.Tracer)
         mesh = x.sharding.mesh if is_known else explicit_mesh(x)  # type: ignore[attr-defined]
-        return _put(x, _sharding(mesh))
+        return _put(x, NamedSharding(mesh, PartitionSpec()))
 
     return map_leaves(gather, tree)
 
@@ -162,7 +158,7 @@ def contract(
         for axis, name in enumerate(spec(array))
         if axis not in summed
     ]
-    stated = {"out_sharding": _sharding(mesh, *rest)} if mesh else {}
+    stated = {"out_sharding": NamedSharding(mesh, PartitionSpec(*rest))} if mesh else {}
     # Not jnp.vdot: it flattens its arguments, which gathers an array sharded along two axes.
     return jax.lax.dot_general(
         x,

@@ -38,12 +38,10 @@ def accepts_extra_args(update: Callable[..., object]) -> bool:
 def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
     """A transformation that accepts, and if need be ignores, extra arguments.
 
+    It hands them on if the signature of ``tx.update`` takes arbitrary keywords.
+
     Args:
         tx: anything with ``init`` and ``update``, of this package or another.
-
-    Returns:
-        A transformation that hands extra arguments on if the signature of ``tx.update`` takes
-        arbitrary keywords, and drops them otherwise.
 
     Raises:
         TypeError: ``tx`` has no ``init`` or ``update``.
@@ -71,13 +69,11 @@ def with_extra_args_support(tx: Any) -> GradientTransformationExtraArgs:
 def chain(*args: Any) -> GradientTransformationExtraArgs[tuple[Any, ...]]:
     """Applies transformations one after the other.
 
-    Args:
-        *args: transformations of this package, of Optax, or any pairs with ``init`` and
-            ``update``.
+    The state is the tuple of their states. Extra arguments reach those whose ``update`` takes
+    arbitrary keywords.
 
-    Returns:
-        A transformation whose state is the tuple of their states. Extra arguments reach those
-        whose ``update`` takes arbitrary keywords.
+    Args:
+        *args: transformations of this package, of Optax, or any pairs of ``init`` and ``update``.
 
     Raises:
         TypeError: an argument has no ``init`` or ``update``.
@@ -176,7 +172,6 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation[ScaleByS
     def update(
         updates: Tree, state: ScaleByScheduleState, params: Optional[Params] = None
     ) -> tuple[Tree, ScaleByScheduleState]:
-        del params
         factor = step_size_fn(state.count)
         return _scaled(factor, updates), ScaleByScheduleState(numerics.increment(state.count))
 
@@ -189,8 +184,7 @@ def scale_by_learning_rate(
     """Multiplies updates by the negative learning rate, so that gradients lead downhill.
 
     Args:
-        learning_rate: a number, a schedule from the number of updates so far to a number, or
-            None, which leaves updates as they are.
+        learning_rate: a number, a schedule, or None, which leaves updates as they are.
         flip_sign: False multiplies by the learning rate itself.
 
     Raises:
@@ -236,12 +230,10 @@ def trace(
         zeros = numerics.zeros_alike(params)
         return TraceState(jax.tree.map(lambda z: numerics.strong(z, accumulator_dtype), zeros))
 
+    @numerics.promotes
     def update(
         updates: Updates, state: TraceState, params: Optional[Params] = None
     ) -> tuple[Updates, TraceState]:
-        del params
-
-        @numerics.promotes
         def past_plus(u: jax.Array, past: jax.Array) -> jax.Array:
             return u + decay * past
 
@@ -265,7 +257,7 @@ def sgd(
         learning_rate: a number or a schedule; see :func:`scale_by_learning_rate`.
         momentum: decay of :func:`trace`; none if None.
         nesterov: see :func:`trace`.
-        accumulator_dtype: see :func:`trace`.
+        accumulator_dtype: see there.
 
     Example:
         >>> import optax_ls

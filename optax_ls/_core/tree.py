@@ -37,9 +37,6 @@ def get(
         filtering: ``filtering(path, value)`` returns False for a value to leave out; ``path`` is a
             tuple of JAX's key entries.
 
-    Returns:
-        The value found, or ``default``.
-
     Raises:
         KeyError: ``key`` is found more than once; the message lists where.
 
@@ -120,10 +117,9 @@ def add_scale(tree_x: Tree, scalar: chex.Numeric, tree_y: chex.ArrayTree) -> Tre
 
 
 def vdot(tree_x: chex.ArrayTree, tree_y: chex.ArrayTree) -> jax.Array:
-    """The inner product of two trees, conjugating the first.
+    """The inner product of two trees, conjugating the first: a scalar, complex if a leaf is.
 
-    Returns:
-        A scalar; complex if a leaf is. Zero for trees without leaves.
+    It is zero for trees without leaves.
 
     Example:
         >>> import jax.numpy as jnp, optax_ls

@@ -28,24 +28,15 @@ from .. import numerics
 
 
 class Coefficients(NamedTuple):
-    """All of the memory that is not as long as the params, by slot, in the order of the state.
+    """All of the memory that is not as long as the params, by slot, in the order of the state."""
 
-    Attributes:
-        rho: ``(m,)``, 1 / <s, y> of each pair; zero in empty slots.
-        num_pairs: counter, pairs that have entered.
-        inverse_r: ``(m, m)``, R^-1.
-        gram_y: ``(m, m)``, Y'Y.
-        s_g: ``(m,)``, the products of each s with the last gradient.
-        y_g: ``(m,)``, the same for y.
-        bends: ``(m,)``, the multiple of each s that has been added to its y; None if there is none.
-    """
-
-    rho: jax.Array
-    num_pairs: jax.Array
-    inverse_r: jax.Array
-    gram_y: jax.Array
-    s_g: jax.Array
-    y_g: jax.Array
+    rho: jax.Array  # (m,), 1 / <s, y> of each pair; zero in empty slots
+    num_pairs: jax.Array  # counter, pairs that have entered
+    inverse_r: jax.Array  # (m, m), R^-1
+    gram_y: jax.Array  # (m, m), Y'Y
+    s_g: jax.Array  # (m,), the products of each s with the last gradient
+    y_g: jax.Array  # (m,), the same for y
+    # (m,), the multiple of each s that has been added to its y; None if there is none.
     bends: Optional[jax.Array]
 
     @property
@@ -75,25 +66,15 @@ class PairProducts(NamedTuple):
 
 
 class Products(NamedTuple):
-    """The inner products of the memory with the gradient g and the new y.
+    """The inner products of the memory with the gradient g and the new y."""
 
-    Attributes:
-        s_g: ``(m,)``, S'g.
-        y_g: ``(m,)``, Y'g.
-        s_y: ``(m,)``, S'y, the new s included.
-        y_y: ``(m,)``, Y'y, the new y included.
-        pair: of the new pair.
-        bend: scalar, the multiple of s that has been added to the new y; None if there is none.
-        grad_square: scalar, <g, g>.
-    """
-
-    s_g: jax.Array
-    y_g: jax.Array
-    s_y: jax.Array
-    y_y: jax.Array
-    pair: PairProducts
-    bend: Optional[jax.Array]
-    grad_square: jax.Array
+    s_g: jax.Array  # (m,), S'g
+    y_g: jax.Array  # (m,), Y'g
+    s_y: jax.Array  # (m,), S'y, the new s included
+    y_y: jax.Array  # (m,), Y'y, the new y included
+    pair: PairProducts  # of the new pair
+    bend: Optional[jax.Array]  # scalar, the multiple of s added to the new y; None if there is none
+    grad_square: jax.Array  # scalar, <g, g>
 
     @property
     def has_curvature(self) -> jax.Array:
@@ -118,7 +99,7 @@ def add_pair(
     older = coefficients.in_use & ~here
     sy = jnp.where(may_enter, pair.sy, 1)
     s_y, y_y = jnp.where(older, s_y, 0), jnp.where(older | here, y_y, 0)
-    column = jnp.where(here, 1, jnp.where(older, -_dot(inverse_r, s_y), 0)) / sy
+    column = jnp.where(here, 1, jnp.where(older, -dot(inverse_r, s_y), 0)) / sy
     enters = may_enter & jnp.all(jnp.isfinite(column) & jnp.isfinite(y_y))
     in_row, in_column = (here & enters)[:, None], (here & enters)[None, :]
     new = Coefficients(
@@ -142,12 +123,13 @@ def apply(
     """
     rho, _, inverse_r, gram_y, _, _, bends = coefficients
     in_use = coefficients.in_use
-    p = jnp.where(in_use, _dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
-    q = p / jnp.where(in_use, rho, 1) + gamma * (_dot(gram_y, p) - y_g)
+    p = jnp.where(in_use, dot(inverse_r, jnp.where(in_use, s_g, 0)), 0)
+    q = p / jnp.where(in_use, rho, 1) + gamma * (dot(gram_y, p) - y_g)
     q = jnp.where(in_use, q, 0)
-    of_s, of_y = jnp.where(in_use, _dot(q, inverse_r), 0), -gamma * p
+    of_s, of_y = jnp.where(in_use, dot(q, inverse_r), 0), -gamma * p
     return of_s if bends is None else of_s + bends * of_y, of_y
 
 
-def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The product of two small matrices or vectors, in the highest precision."""
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -137,10 +137,10 @@ def combine(rows: Rows, g: Params, factor: jax.Array, of_s: jax.Array, of_y: jax
         a, b, c = (x.astype(wide) for x in (factor, of_s, of_y))
         total = a * g
         if len(rows_s) > _MAX_UNROLLED and jnp.finfo(g.dtype).dtype == wide:
+            highest = jax.lax.Precision.HIGHEST
             for factors, rows in ((b, rows_s), (c, rows_y)):
-                highest = jax.lax.Precision.HIGHEST
-                product = jnp.tensordot(factors.astype(g.dtype), rows, axes=1, precision=highest)
-                total = total + product
+                factors = factors.astype(g.dtype)
+                total = total + jnp.tensordot(factors, rows, axes=1, precision=highest)
             return total.astype(g.dtype)
         # Axes are kept, so that every term is one product of slices.
         b, c = (x.reshape(-1, *(1,) * g.ndim) for x in (b, c))

@@ -20,7 +20,7 @@ class InverseHessian(NamedTuple):
 
         H = gamma I + [S Y] C [S Y]'
 
-    Calling it gives H v. It is symmetric and positive definite, as long as all is finite.
+    H is symmetric and positive definite, as long as all is finite. Calling it gives H v.
 
     Attributes:
         scale: scalar of the search dtype, gamma.
@@ -36,13 +36,7 @@ class InverseHessian(NamedTuple):
 
     @numerics.promotes
     def __call__(self, v: Tree) -> Tree:
-        """H v.
-
-        Args:
-            v: tree like the params.
-
-        Returns:
-            A tree like the params, of the dtypes of ``v``; complex where the params are.
+        """H v for a tree ``v`` like the params, in the dtypes of ``v``; complex where they are.
 
         Raises:
             ValueError: ``v`` is unlike the params.
@@ -55,9 +49,7 @@ class InverseHessian(NamedTuple):
             return [reductions.dot(stack, leaves[-1], dtype) for stack in leaves[:-1]]
 
         products = reductions.sums(local, (*rows, vector), (shape, shape), dtype)
-        highest = jax.lax.Precision.HIGHEST
-        weights = jnp.matmul(self.coefficients, jnp.concatenate(products), precision=highest)
-        of_s, of_y = jnp.split(weights, 2)
+        of_s, of_y = jnp.split(compact.dot(self.coefficients, jnp.concatenate(products)), 2)
         return combine(rows, vector, self.scale, of_s, of_y)
 
     def dense(self) -> jax.Array:
@@ -91,8 +83,7 @@ def inverse_hessian(state: Any) -> InverseHessian:
         identity for those that are held at a bound.
 
     Raises:
-        ValueError: the state holds none.
-        KeyError: it holds several.
+        ValueError, KeyError: the state holds none, or several.
 
     References:
         Byrd, Nocedal & Schnabel, Representations of quasi-Newton matrices and their use in

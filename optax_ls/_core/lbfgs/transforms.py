@@ -24,14 +24,14 @@ def scale_by_lbfgs(
     r"""Multiplies gradients by the L-BFGS approximation of the inverse Hessian.
 
     The approximation is made of the last ``memory_size`` pairs of steps :math:`s` and changes of
-    the gradient :math:`y`. A pair enters only with real curvature, :math:`\langle s, y \rangle >
-    \varepsilon |s| |y|`, so the approximation stays positive definite and a descent direction
-    stays one. Before the first pair the gradient is scaled to length 1 if it is longer.
+    the gradient :math:`y`. A pair enters only with curvature, :math:`\langle s, y \rangle >
+    \varepsilon \langle |s|, |y| \rangle`, so the approximation stays positive definite. Before the
+    first pair the gradient is scaled to length 1 if it is longer.
 
     Args:
         memory_size: how many pairs to keep, at least 1.
-        scale_init_precond: start from the multiple of the identity that fits the newest pair
-            best; if False, from the identity.
+        scale_init_precond: start from the multiple of the identity that fits the newest pair;
+            if False, from the identity.
 
     Returns:
         A transformation whose ``update`` needs ``params``, and whose state is a
@@ -52,8 +52,7 @@ def scale_by_lbfgs(
         >>> def fn(w):
         ...     return jnp.sum(jnp.array([1.0, 10.0]) * w**2)
         >>> tx = optax_ls.scale_by_lbfgs()
-        >>> w = jnp.array([1.0, 1.0])
-        >>> state = tx.init(w)
+        >>> w, state = jnp.ones(2), tx.init(jnp.ones(2))
         >>> for _ in range(8):
         ...     direction, state = tx.update(jax.grad(fn)(w), state, w)
         ...     w = w - direction
@@ -133,16 +132,14 @@ def lbfgs(
     """The L-BFGS method: the quasi-Newton direction, and a line search along it.
 
     Args:
-        learning_rate: factor or schedule for the direction; 1 if None, as suits a line search.
+        learning_rate: factor or schedule for the direction; 1 if None.
         memory_size: see :func:`scale_by_lbfgs`.
         scale_init_precond: see :func:`scale_by_lbfgs`.
-        linesearch: a transformation such as :func:`scale_by_zoom_linesearch`, or None for fixed
-            steps.
+        linesearch: such as :func:`scale_by_zoom_linesearch`, or None for fixed steps.
 
     Returns:
-        A transformation whose ``update`` takes the arguments of the line search, and whose state
-        is the tuple of a :class:`ScaleByLBFGSState`, an empty or schedule's state, and the
-        state of the line search.
+        A transformation whose ``update`` takes the arguments of the line search. Its state is the
+        tuple of a :class:`ScaleByLBFGSState`, an empty or schedule's state, and the line search's.
 
     Raises:
         TypeError, ValueError: see :func:`scale_by_lbfgs` and the line search.
@@ -153,16 +150,14 @@ def lbfgs(
 
     Example:
         >>> import jax, jax.numpy as jnp, optax_ls
-        >>> def rosenbrock(x):
+        >>> def fn(x):  # Rosenbrock's function
         ...     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
         >>> solver = optax_ls.lbfgs()
-        >>> value_and_grad = optax_ls.value_and_grad_from_state(rosenbrock)
+        >>> value_and_grad = optax_ls.value_and_grad_from_state(fn)
         >>> def step(carry, _):
         ...     x, state = carry
         ...     value, grad = value_and_grad(x, state=state)
-        ...     updates, state = solver.update(
-        ...         grad, state, x, value=value, grad=grad, value_fn=rosenbrock
-        ...     )
+        ...     updates, state = solver.update(grad, state, x, value=value, grad=grad, value_fn=fn)
         ...     return (optax_ls.apply_updates(x, updates), state), value
         >>> start = jnp.array([-1.2, 1.0])
         >>> (x, _), values = jax.lax.scan(step, (start, solver.init(start)), length=40)

@@ -18,25 +18,16 @@ from .conditions import Message
 
 
 class BacktrackingState(NamedTuple):
-    """The state of a backtracking search; scalars of the search dtype unless said otherwise.
+    """The state of a backtracking search; its scalars have the search dtype."""
 
-    Attributes:
-        step: the step to try next; once ``done``, the step chosen.
-        done: bool, whether the search has ended.
-        failed: bool, whether it ended without sufficient decrease.
-        num_steps: counter, steps tried.
-        value_init: phi(0).
-        slope_init: phi'(0).
-        decrease_error: the amount by which the last step missed sufficient decrease; 0 if it did
-            not, infinite if the value there is not a number.
-    """
-
-    step: Scalar
-    done: Flag
-    failed: Flag
-    num_steps: Counter
-    value_init: Scalar
-    slope_init: Scalar
+    step: Scalar  # the step to try next; once done, the step chosen
+    done: Flag  # whether the search has ended
+    failed: Flag  # whether it ended without sufficient decrease
+    num_steps: Counter  # steps tried
+    value_init: Scalar  # phi(0)
+    slope_init: Scalar  # phi'(0)
+    # The amount by which the last step missed sufficient decrease; 0 if it did not, infinite if
+    # the value there is not a number.
     decrease_error: Scalar
 
 
@@ -70,7 +61,6 @@ class Backtracking:
 
     def advance(self, state: BacktrackingState, value: Scalar, slope: Scalar) -> BacktrackingState:
         """Takes phi(step); accepts the step, shortens it, or gives up."""
-        del slope
         bound = (1 + self.rtol) * state.value_init + self.slope_rtol * state.step * state.slope_init
         error = conditions.error(value - bound - self.atol)
         num_steps = numerics.increment(state.num_steps)
@@ -88,19 +78,8 @@ class Backtracking:
 
     def diagnose(self, state: BacktrackingState) -> list[Message]:
         """The message of a search that failed."""
-        numbers = {
-            "value": state.value_init,
-            "slope": state.slope_init,
-            "step": state.step,
-            "error": state.decrease_error,
-        }
-        return [
-            Message(
-                True,
-                "Value at current params: {value}\nSlope along update direction: {slope}\n"
-                "Stepsize: {step}\nDecrease error: {error}\n"
-                "No step satisfying sufficient decrease was found; allow more backtracking steps "
-                "or a smaller decrease_factor.",
-                numbers,
-            )
-        ]
+        text = (
+            "Decrease error: {error}\nNo step satisfying sufficient decrease was found; "
+            "allow more backtracking steps or a smaller decrease_factor."
+        )
+        return [conditions.summary(state, text, error=state.decrease_error)]

@@ -3,16 +3,12 @@
 The function on the line is phi(step) = f(params + step * updates).
 """
 
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 import chex
 import jax.numpy as jnp
 
 from ..types import Flag, Scalar
-
-if TYPE_CHECKING:
-    from .more_thuente import MoreThuenteState
-    from .zoom import ZoomState
 
 FLAG_CURVATURE_COND_NOT_SATISFIED = (
     "The step returned decreases the objective sufficiently, but its curvature is not small."
@@ -44,29 +40,11 @@ class Point(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A sentence about a search that failed.
+    """A sentence about a search that failed."""
 
-    Attributes:
-        condition: bool scalar, whether the sentence is true.
-        text: the sentence, with ``{name}`` where a number goes.
-        numbers: scalars by name.
-    """
-
-    condition: Union[bool, Flag]
-    text: str
+    condition: Union[bool, Flag]  # whether the sentence is true
+    text: str  # with {name} where a number goes
     numbers: dict[str, Scalar]
-
-
-def missing_decrease(
-    change: Scalar, step: Scalar, slope_init: Scalar, slope_rtol: chex.Numeric
-) -> Scalar:
-    """The amount by which ``change``, phi(step) - phi(0), is too high (N&W eq. 3.7a)."""
-    return change - slope_rtol * step * slope_init
-
-
-def missing_curvature(slope: Scalar, slope_init: Scalar, curv_rtol: chex.Numeric) -> Scalar:
-    """The amount by which ``slope``, phi'(step), is too steep (N&W eq. 3.7b)."""
-    return jnp.abs(slope) - curv_rtol * jnp.abs(slope_init)
 
 
 def error(missing: Scalar) -> Scalar:
@@ -74,27 +52,24 @@ def error(missing: Scalar) -> Scalar:
     return jnp.where(jnp.isnan(missing), jnp.inf, jnp.maximum(missing, 0))
 
 
-def diagnose(
-    state: "Union[ZoomState, MoreThuenteState]", decreased: Flag, max_steps: chex.Numeric
-) -> list[Message]:
+def summary(state: Any, text: str, **errors: Scalar) -> Message:
+    """The numbers in the state of a search, and a text with its errors."""
+    text = (
+        "Value at current params: {value}\nSlope along update direction: {slope}\n"
+        "Stepsize: {step}\n" + text
+    )
+    numbers = {"value": state.value_init, "slope": state.slope_init, "step": state.step}
+    return Message(True, text, {**numbers, **errors})
+
+
+def diagnose(state: Any, decreased: Flag, max_steps: chex.Numeric) -> list[Message]:
     """The messages of a failed search for a strong Wolfe step.
 
     ``decreased`` is whether a step of sufficient decrease was found.
     """
-    numbers = {
-        "value": state.value_init,
-        "slope": state.slope_init,
-        "step": state.step,
-        "decrease": state.decrease_error,
-        "curvature": state.curvature_error,
-    }
+    errors = {"decrease": state.decrease_error, "curvature": state.curvature_error}
     return [
-        Message(
-            True,
-            "Value at current params: {value}\nSlope along update direction: {slope}\n"
-            "Stepsize: {step}\nDecrease error: {decrease}\nCurvature error: {curvature}",
-            numbers,
-        ),
+        summary(state, "Decrease error: {decrease}\nCurvature error: {curvature}", **errors),
         Message(decreased, FLAG_CURVATURE_COND_NOT_SATISFIED, {}),
         Message(~decreased, FLAG_NO_STEPSIZE_FOUND, {}),
         Message(state.num_steps >= max_steps, "All steps allowed were tried; consider more.", {}),

@@ -36,11 +36,9 @@ class LineSearch(Protocol[State]):
 
     def start(self, value: Scalar, slope: Scalar, step: Scalar) -> State:
         """Begins a search from phi(0) and phi'(0), trying ``step``, or a shorter one, first."""
-        ...
 
     def advance(self, state: State, value: Scalar, slope: Scalar) -> State:
         """Takes phi and phi' at ``state.step``; accepts the step, chooses another, or gives up."""
-        ...
 
 
 def check(name: str, search: object, alternatives: str = "") -> None:
@@ -98,41 +96,31 @@ def needs_slope(search: LineSearch) -> bool:
 
 
 class _Carry(NamedTuple):
-    """The carry of the driver's loop.
+    """The carry of the driver's loop."""
 
-    Attributes:
-        search: the state of the search.
-        fresh: bool, true before the first evaluation.
-        ended: bool, true once the search is done and its step is the one evaluated last.
-        found: the last evaluation.
-    """
-
-    search: Any
-    fresh: Flag
-    ended: Flag
-    found: Evaluation
+    search: Any  # the state of the search
+    fresh: Flag  # true before the first evaluation
+    ended: Flag  # true once the search is done and its step is the one evaluated last
+    found: Evaluation  # the last one
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Driver(Generic[State]):
     """The transformation that scales updates by the step that a line search finds.
 
-    ``name`` is its public name, for messages. ``first_step`` maps the last learning rate to the
-    step to try first. ``make_state`` and ``make_info`` are the classes of the state and its report.
-    The other fields are arguments of :func:`scale_by_linesearch`; ``gives_grad`` is its
-    ``value_and_grad``.
+    The fields without a comment are arguments of :func:`scale_by_linesearch`.
     """
 
-    name: str
+    name: str  # its public name, for messages
     search: LineSearch
-    first_step: Callable[[Scalar], chex.Numeric]
-    make_state: Callable[..., State]
-    make_info: Any
-    store_grad: bool
+    first_step: Callable[[Scalar], chex.Numeric]  # maps the last learning rate to the first trial
+    make_state: Callable[..., State]  # the class of its state
+    make_info: Any  # the class of the report in its state
     has_aux: bool
     aux_like: Any
-    gives_grad: bool
+    gives_grad: bool  # the argument value_and_grad
     verbose: bool
+    store_grad: bool = True
 
     def __post_init__(self) -> None:
         if self.aux_like is not None and not self.has_aux:

@@ -29,10 +29,7 @@ class LinesearchInfo(NamedTuple):
 
 
 class ScaleByLinesearchState(NamedTuple):
-    """State of :func:`scale_by_linesearch`.
-
-    The fields are those of :class:`ScaleByBacktrackingLinesearchState`.
-    """
+    """State of :func:`scale_by_linesearch`; see :class:`ScaleByBacktrackingLinesearchState`."""
 
     learning_rate: Scalar
     value: Scalar
@@ -90,8 +87,7 @@ def scale_by_linesearch(
             it has ``needs_slope = False``, the slope at the trial is not computed and may be NaN.
             If it has ``diagnose(state)``, that returns what ``verbose`` prints: a list of tuples of
             a condition, a text for :func:`jax.debug.print`, and a dictionary of the numbers in it.
-        initial_guess_strategy: ``'keep'`` tries the last learning rate first (good with
-            :func:`sgd`), ``'one'`` tries 1 (good with quasi-Newton directions).
+        initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_zoom_linesearch`.
         store_grad: keep the gradient at the step chosen, for :func:`value_and_grad_from_state`.
         verbose: print when a search failed, and why.
         has_aux: see :func:`scale_by_backtracking_linesearch`.
@@ -119,33 +115,25 @@ def scale_by_linesearch(
         ...     step: jax.Array
         ...     done: jax.Array
         ...     failed: jax.Array
-        ...     num_steps: jax.Array
         ...     value_init: jax.Array
         >>> class Halving:
         ...     needs_slope = False
         ...
         ...     def start(self, value, slope, step):
-        ...         return HalvingState(step, False, False, 0, value)
+        ...         return HalvingState(step, False, False, value)
         ...
         ...     def advance(self, state, value, slope):
-        ...         lower, last = value < state.value_init, state.num_steps == 20
-        ...         return HalvingState(
-        ...             step=jnp.where(lower, state.step, jnp.where(last, 0, state.step / 2)),
-        ...             done=lower | last,
-        ...             failed=~lower,
-        ...             num_steps=state.num_steps + 1,
-        ...             value_init=state.value_init,
-        ...         )
+        ...         lower, last = value < state.value_init, state.step < 1e-6
+        ...         step = jnp.where(lower, state.step, jnp.where(last, 0, state.step / 2))
+        ...         return HalvingState(step, lower | last, ~lower, state.value_init)
         >>> def fn(w):
-        ...     return jnp.sum(jnp.arange(1, 4) * (w - 1.0) ** 2)
-        >>> search = optax_ls.scale_by_linesearch(Halving(), initial_guess_strategy="one")
-        >>> w = jnp.array([1.0, 2.0, 3.0])
+        ...     return jnp.sum((w - 1.0) ** 2)
+        >>> search, w = optax_ls.scale_by_linesearch(Halving()), jnp.array([1.0, 2.0, 3.0])
         >>> value, grad = jax.value_and_grad(fn)(w)
-        >>> updates, state = search.update(
-        ...     -grad, search.init(w), w, value=value, grad=grad, value_fn=fn
-        ... )
-        >>> bool(fn(optax_ls.apply_updates(w, updates)) < value)
-        True
+        >>> given = dict(value=value, grad=grad, value_fn=fn)
+        >>> updates, state = search.update(-3 * grad, search.init(w), w, **given)
+        >>> float(fn(w)), float(fn(optax_ls.apply_updates(w, updates)))
+        (5.0, 1.25)
     """
     driver.check("search", search)
     return driver.Driver(
@@ -192,18 +180,18 @@ def scale_by_more_thuente_linesearch(
             units in the last place of the search dtype, 0 to use every value.
         interval_rtol: length of the interval, relative to its right end, below which the search
             gives up.
-        initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_linesearch`.
+        initial_guess_strategy: ``'keep'`` or ``'one'``; see :func:`scale_by_zoom_linesearch`.
         verbose: print why a search failed.
-        has_aux: see :func:`scale_by_linesearch`.
+        has_aux: see :func:`scale_by_backtracking_linesearch`.
         aux_like: see there.
         value_and_grad: see there.
 
     Returns:
-        A transformation with the ``update`` of :func:`scale_by_linesearch`. Its state is a
-        :class:`ScaleByMoreThuenteLinesearchState`.
+        A transformation with the ``update`` of :func:`scale_by_backtracking_linesearch`. Its state
+        is a :class:`ScaleByMoreThuenteLinesearchState`.
 
     Raises:
-        TypeError, ValueError: as :func:`scale_by_linesearch`.
+        TypeError, ValueError: as :func:`scale_by_backtracking_linesearch`.
 
     References:
         More & Thuente, Line search algorithms with guaranteed sufficient decrease, ACM TOMS 20
@@ -216,9 +204,8 @@ def scale_by_more_thuente_linesearch(
         >>> search = optax_ls.scale_by_more_thuente_linesearch(30, curv_rtol=0.1)
         >>> w = jnp.array([1.0, 2.0, 3.0])
         >>> value, grad = jax.value_and_grad(fn)(w)
-        >>> updates, state = search.update(
-        ...     -grad, search.init(w), w, value=value, grad=grad, value_fn=fn
-        ... )
+        >>> given = dict(value=value, grad=grad, value_fn=fn)
+        >>> updates, state = search.update(-grad, search.init(w), w, **given)
         >>> bool(jnp.abs(jnp.vdot(grad, state.grad)) < 0.1 * jnp.vdot(grad, grad))
         True
     """
@@ -233,7 +220,6 @@ def scale_by_more_thuente_linesearch(
         initial_guess(initial_guess_strategy),
         ScaleByMoreThuenteLinesearchState,
         MoreThuenteLinesearchInfo,
-        store_grad=True,
         has_aux=has_aux,
         aux_like=aux_like,
         gives_grad=value_and_grad,

@@ -47,22 +47,15 @@ _SHORT = 0.25
 
 
 class Interval(NamedTuple):
-    """The interval that is searched; scalars of the search dtype unless said otherwise.
+    """The interval that is searched; its scalars have the search dtype."""
 
-    Attributes:
-        low: the end with the lowest value so far (the paper's alpha_l).
-        high: the other end (alpha_u); at infinity until a minimiser is bracketed.
-        original: bool, whether the search has passed from the auxiliary function psi, which is
-            phi less the line of sufficient decrease, to phi itself (page 298).
-        width_before: the width one trial before; infinite if nothing was bracketed then.
-        ceiling: the smallest step known not to be finite.
-    """
-
-    low: Point
-    high: Point
+    low: Point  # the end with the lowest value so far (the paper's alpha_l)
+    high: Point  # the other end (alpha_u); at infinity until a minimiser is bracketed
+    # Whether the search has passed from the auxiliary function psi, which is phi less the line of
+    # sufficient decrease, to phi itself (page 298).
     original: Flag
-    width_before: Scalar
-    ceiling: Scalar
+    width_before: Scalar  # the width one trial before; infinite if nothing was bracketed then
+    ceiling: Scalar  # the smallest step known not to be finite
 
     @property
     def bracketed(self) -> Flag:
@@ -76,30 +69,18 @@ class Interval(NamedTuple):
 
 
 class MoreThuenteState(NamedTuple):
-    """The state of a search; scalars of the search dtype unless said otherwise.
+    """The state of a search; its scalars have the search dtype."""
 
-    Attributes:
-        step: the step to try next; once ``done``, the step chosen.
-        done: bool, whether the search has ended.
-        failed: bool, whether it ended without a step that satisfies both conditions.
-        num_steps: counter, steps tried.
-        value_init: phi(0), from which the values of all points are differences.
-        slope_init: phi'(0).
-        best: the lowest of the steps of sufficient decrease so far; step 0 if there is none.
-        interval: see :class:`Interval`.
-        decrease_error: the amount by which ``best``, or the last step if that was accepted or
-            nothing is best, misses sufficient decrease; at least 0.
-        curvature_error: the same for small curvature.
-    """
-
-    step: Scalar
-    done: Flag
-    failed: Flag
-    num_steps: Counter
-    value_init: Scalar
-    slope_init: Scalar
-    best: Sample
+    step: Scalar  # the step to try next; once done, the step chosen
+    done: Flag  # whether the search has ended
+    failed: Flag  # whether it ended without a step that satisfies both conditions
+    num_steps: Counter  # steps tried
+    value_init: Scalar  # phi(0), from which the values of all points are differences
+    slope_init: Scalar  # phi'(0)
+    best: Sample  # the lowest of the steps of sufficient decrease so far; step 0 if there is none
     interval: Interval
+    # The amounts, at least 0, by which sufficient decrease and small curvature are missed: by best,
+    # or by the last step if that was accepted or nothing is best.
     decrease_error: Scalar
     curvature_error: Scalar
 
@@ -157,10 +138,8 @@ class MoreThuente:
         """Takes phi(step) and phi'(step); accepts the step, chooses another, or gives up."""
         trial, hidden = self._trial(state, value, slope)
         finite = jnp.isfinite(value) & jnp.isfinite(slope)
-        decrease = conditions.missing_decrease(
-            trial.value, trial.step, state.slope_init, self.slope_rtol
-        )
-        curvature = conditions.missing_curvature(slope, state.slope_init, self.curv_rtol)
+        decrease = trial.value - self.slope_rtol * trial.step * state.slope_init
+        curvature = jnp.abs(slope) - self.curv_rtol * jnp.abs(state.slope_init)
         decreased = finite & (decrease <= 0)
         good = decreased & (curvature <= 0)
         better = decreased & (trial.value < state.best.value)
@@ -195,9 +174,8 @@ class MoreThuente:
 
     def _trial(self, state: MoreThuenteState, value: Scalar, slope: Scalar) -> tuple[Point, Flag]:
         """The trial, and bool, whether rounding hides its difference from phi(0)."""
-        rtol = self.noise_rtol
-        if rtol is None:
-            rtol = 256 * jnp.finfo(value.dtype).eps
+        eps = jnp.finfo(value.dtype).eps
+        rtol = 256 * eps if self.noise_rtol is None else self.noise_rtol
         change, rounding = value - state.value_init, rtol * jnp.abs(state.value_init)
         hidden = jnp.abs(change) < rounding
         steeper = jnp.maximum(jnp.abs(state.slope_init), jnp.abs(slope))

@@ -1,16 +1,83 @@
-"""The transformations that Optax has: backtracking and zoom, with their settings and states."""
+"""The transformations that Optax has: backtracking and zoom, with their settings and states.
+
+The value, the gradient and the auxiliary output in a state are those at the params that the last
+update led to.
+"""
 
 from collections.abc import Callable
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import chex
 import jax.numpy as jnp
 
 from .. import checks
-from ..types import GradientTransformationExtraArgs, Scalar
-from . import driver, states
+from ..types import Counter, GradientTransformationExtraArgs, Scalar, Updates
+from . import driver
 from .backtracking import Backtracking
 from .zoom import Zoom
+
+
+class BacktrackingLinesearchInfo(NamedTuple):
+    """A report of the last backtracking search.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
+            missed; 0 for a search that succeeded, infinite before the first.
+    """
+
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
+
+
+class ScaleByBacktrackingLinesearchState(NamedTuple):
+    """State of :func:`scale_by_backtracking_linesearch`.
+
+    Attributes:
+        learning_rate: scalar of the search dtype, the step chosen last; 1 before the first search.
+        value: scalar of the search dtype, the objective there; infinite before the first search.
+        grad: tree like the params, the gradient there as :func:`jax.grad` gives it; None without
+            ``store_grad``.
+        info: the report of the last search.
+        aux: tree like ``aux_like``, the auxiliary output there; None without ``aux_like``.
+    """
+
+    learning_rate: Scalar
+    value: Scalar
+    grad: Optional[Updates]
+    info: BacktrackingLinesearchInfo
+    aux: Any = None
+
+
+class ZoomLinesearchInfo(NamedTuple):
+    """A report of the last zoom search.
+
+    A positive curvature error is harmless. After a positive decrease error the objective may have
+    grown. ``verbose=True`` prints why a search failed.
+
+    Attributes:
+        num_linesearch_steps: counter, steps tried.
+        decrease_error: scalar of the search dtype, the amount by which sufficient decrease was
+            missed; 0 if it was met, infinite before the first search.
+        curvature_error: the same for small curvature.
+    """
+
+    num_linesearch_steps: Counter
+    decrease_error: Scalar
+    curvature_error: Scalar
+
+
+class ScaleByZoomLinesearchState(NamedTuple):
+    """State of :func:`scale_by_zoom_linesearch`.
+
+    The fields are those of :class:`ScaleByBacktrackingLinesearchState`.
+    """
+
+    learning_rate: Scalar
+    value: Scalar
+    grad: Updates
+    info: ZoomLinesearchInfo
+    aux: Any = None
 
 
 def initial_guess(strategy: str) -> Callable[[Scalar], chex.Numeric]:
@@ -35,7 +102,7 @@ def scale_by_backtracking_linesearch(
     has_aux: bool = False,
     aux_like: Any = None,
     value_and_grad: bool = False,
-) -> GradientTransformationExtraArgs[states.ScaleByBacktrackingLinesearchState]:
+) -> GradientTransformationExtraArgs[ScaleByBacktrackingLinesearchState]:
     r"""Scales updates by a step that decreases the objective sufficiently (Armijo's rule).
 
     From a first guess the step :math:`\eta` is multiplied by ``decrease_factor`` until
@@ -107,8 +174,8 @@ def scale_by_backtracking_linesearch(
         "scale_by_backtracking_linesearch",
         Backtracking(max_backtracking_steps, slope_rtol, decrease_factor, atol, rtol),
         first_step,
-        states.ScaleByBacktrackingLinesearchState,
-        states.BacktrackingLinesearchInfo,
+        ScaleByBacktrackingLinesearchState,
+        BacktrackingLinesearchInfo,
         store_grad=store_grad,
         has_aux=has_aux,
         aux_like=aux_like,
@@ -132,7 +199,7 @@ def scale_by_zoom_linesearch(
     has_aux: bool = False,
     aux_like: Any = None,
     value_and_grad: bool = False,
-) -> GradientTransformationExtraArgs[states.ScaleByZoomLinesearchState]:
+) -> GradientTransformationExtraArgs[ScaleByZoomLinesearchState]:
     r"""Scales updates by a step of sufficient decrease and small curvature (strong Wolfe).
 
     The step :math:`\eta` satisfies
@@ -183,9 +250,8 @@ def scale_by_zoom_linesearch(
         >>> search = optax_ls.scale_by_zoom_linesearch(max_linesearch_steps=15)
         >>> w = jnp.array([1.0, 2.0, 3.0])
         >>> value, grad = jax.value_and_grad(fn)(w)
-        >>> updates, state = search.update(
-        ...     -grad, search.init(w), w, value=value, grad=grad, value_fn=fn
-        ... )
+        >>> given = dict(value=value, grad=grad, value_fn=fn)
+        >>> updates, state = search.update(-grad, search.init(w), w, **given)
         >>> bool(jnp.abs(jnp.vdot(grad, state.grad)) < 0.9 * jnp.vdot(grad, grad))
         True
     """
@@ -205,9 +271,8 @@ def scale_by_zoom_linesearch(
         "scale_by_zoom_linesearch",
         search,
         initial_guess(initial_guess_strategy),
-        states.ScaleByZoomLinesearchState,
-        states.ZoomLinesearchInfo,
-        store_grad=True,
+        ScaleByZoomLinesearchState,
+        ZoomLinesearchInfo,
         has_aux=has_aux,
         aux_like=aux_like,
         gives_grad=value_and_grad,

@@ -37,33 +37,19 @@ FLAG_INTERVAL_TOO_SMALL = "The interval searched became shorter than stepsize_pr
 
 
 class ZoomState(NamedTuple):
-    """The state of a zoom search; scalars of the search dtype unless said otherwise.
+    """The state of a zoom search; its scalars have the search dtype."""
 
-    Attributes:
-        step: the step to try next; once ``done``, the step chosen.
-        done: bool, whether the search has ended.
-        failed: bool, whether it ended without a step that satisfies both conditions.
-        num_steps: counter, steps tried.
-        value_init: phi(0).
-        slope_init: phi'(0).
-        low: the step of sufficient decrease with the lowest value so far; the start if there is
-            none.
-        high: the other end of the interval; at infinity until an interval has been found.
-        former: the end that left the interval last, for cubic interpolation.
-        decrease_error: the amount by which ``low``, or the last step if that was accepted or
-            ``low`` is the start, misses sufficient decrease; at least 0.
-        curvature_error: the same for small curvature.
-    """
-
-    step: Scalar
-    done: Flag
-    failed: Flag
-    num_steps: Counter
-    value_init: Scalar
-    slope_init: Scalar
-    low: Point
-    high: Sample
-    former: Sample
+    step: Scalar  # the step to try next; once done, the step chosen
+    done: Flag  # whether the search has ended
+    failed: Flag  # whether it ended without a step that satisfies both conditions
+    num_steps: Counter  # steps tried
+    value_init: Scalar  # phi(0)
+    slope_init: Scalar  # phi'(0)
+    low: Point  # of sufficient decrease with the lowest value so far; the start if there is none
+    high: Sample  # the other end of the interval; at infinity until an interval has been found
+    former: Sample  # the end that left the interval last, for cubic interpolation
+    # The amounts, at least 0, by which sufficient decrease and small curvature are missed: by low,
+    # or by the last step if that was accepted or low is the start.
     decrease_error: Scalar
     curvature_error: Scalar
 
@@ -166,14 +152,12 @@ class Zoom:
     def _errors(self, state: ZoomState, trial: Point) -> tuple[Scalar, Scalar]:
         """The amounts by which the trial misses sufficient decrease and small curvature."""
         change = trial.value - state.value_init
-        decrease = conditions.missing_decrease(
-            change, trial.step, state.slope_init, self.slope_rtol
-        )
+        decrease = change - self.slope_rtol * trial.step * state.slope_init
         if self.approx_dec_rtol is not None:
             slope_excess = trial.slope - (2 * self.slope_rtol - 1) * state.slope_init
             value_excess = change - self.approx_dec_rtol * jnp.abs(state.value_init)
             decrease = jnp.minimum(decrease, jnp.maximum(slope_excess, value_excess))
-        curvature = conditions.missing_curvature(trial.slope, state.slope_init, self.curv_rtol)
+        curvature = jnp.abs(trial.slope) - self.curv_rtol * jnp.abs(state.slope_init)
         return conditions.error(decrease), conditions.error(curvature)
 
     def _ran_into_limit(self, high: Sample, step: Scalar) -> Flag:
@@ -185,13 +169,9 @@ class Zoom:
     def diagnose(self, state: ZoomState) -> list[Message]:
         """The messages of a search that failed."""
         header, *others = conditions.diagnose(state, state.low.step > 0, self.max_steps)
-        limit = self._ran_into_limit(state.high, state.step)
-        small = self._too_small(state.low, state.high)
-        reasons = [
-            Message(limit, FLAG_INTERVAL_NOT_FOUND, {}),
-            Message(small, FLAG_INTERVAL_TOO_SMALL, {}),
-        ]
-        return [header, *reasons, *others]
+        limit = Message(self._ran_into_limit(state.high, state.step), FLAG_INTERVAL_NOT_FOUND, {})
+        small = Message(self._too_small(state.low, state.high), FLAG_INTERVAL_TOO_SMALL, {})
+        return [header, limit, small, *others]
 
 
 def _interpolate(low: Point, high: Sample, former: Sample) -> Scalar:
