@@ -105,7 +105,7 @@ def dtypes_of_jax(name: str, tree: object) -> None:
 
 
 def float_leaves(name: str, tree: chex.ArrayTree) -> None:
-    """Raises TypeError unless every leaf of ``tree`` is a real or complex floating-point array."""
+    """Raises TypeError unless every leaf of ``tree`` is an array of floats of at least 16 bits."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         try:
             dtype = numerics.dtype_of(leaf)
@@ -121,6 +121,11 @@ def float_leaves(name: str, tree: chex.ArrayTree) -> None:
             raise TypeError(
                 f"{path_name(name, path)} has type {dtype}; every leaf must be a real or complex "
                 "float: convert it to float, or keep it out of the optimised tree"
+            )
+        if jnp.finfo(dtype).bits < 16:
+            raise TypeError(
+                f"{path_name(name, path)} has type {dtype}, which JAX does not convert to other "
+                "types: pass params of 16 bits or more, such as bfloat16"
             )
 
 
@@ -189,10 +194,9 @@ def state_of(name: str, state: object, kind: Any) -> None:
             f"the state of {name} is a {kind.__name__} of {kind.__module__}, got one of "
             f"{type(state).__module__}; states of two copies of a package do not mix"
         )
-    raise TypeError(
-        f"the state of {name} is a {kind.__name__}, got {type(state).__name__}; was it made by "
-        "another solver?"
-    )
+    holds_state = isinstance(getattr(state, "state", None), kind)
+    hint = "pass its field state" if holds_state else "was it made by another solver?"
+    raise TypeError(f"the state of {name} is a {kind.__name__}, got {type(state).__name__}; {hint}")
 
 
 def same_structure(

@@ -170,7 +170,7 @@ def _load(target: str) -> Callable[[Params], object]:
         module = _import(where, is_file)
     except BrokenPipeError:  # not a fault of the module, which prints something
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         if missing and not is_file and f"{where}.".startswith(f"{missing}."):
             raise CommandError(f"there is no module {missing}") from None
@@ -203,7 +203,7 @@ def _minimized(
     target: str, fun: Callable[[Params], object], params: Params, settings: dict[str, Any]
 ) -> MinimizeResult:
     """The result of ``minimize``; an error that the user's function raised gets its traceback."""
-    raised: list[Exception] = []
+    raised: list[BaseException] = []
 
     def recorded(params: Params) -> object:
         try:
@@ -218,7 +218,7 @@ def _minimized(
         return ready
     except BrokenPipeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, (jax.errors.JAXTypeError, jax.errors.JAXIndexError)):
             raise CommandError(f"JAX cannot trace {target}: {_summary(error)}") from None
         if error in raised or not isinstance(error, (TypeError, ValueError)):
@@ -232,7 +232,7 @@ def _with_options(message: str) -> str:
     return re.sub(rf"\b({arguments})(?!\w)", lambda found: _OPTIONS[found[1]], message)
 
 
-def _with_traceback(error: Exception, message: str) -> CommandError:
+def _with_traceback(error: BaseException, message: str) -> CommandError:
     """The error to raise, after printing the traceback from where the user's code begins."""
     begin = trace = error.__traceback__
     while trace is not None:
@@ -243,7 +243,7 @@ def _with_traceback(error: Exception, message: str) -> CommandError:
     return CommandError(f"{message}: {_summary(error)}")
 
 
-def _summary(error: Exception) -> str:
+def _summary(error: BaseException) -> str:
     """The first paragraph of an error in one line, after its type if that says more."""
     line = " ".join(str(error).strip().split("\n\n")[0].split())
     return line if type(error) in (TypeError, ValueError) else f"{type(error).__name__}: {line}"
@@ -298,8 +298,15 @@ def _read_file(option: str, path: str, choice: Optional[str]) -> _Arrays:
         if array.dtype.kind not in "iufc":
             where = f"{path}:{name}" if name else path
             raise CommandError(f"--{option}: {where} must hold numbers, it has dtype {array.dtype}")
-        arrays[name] = array.astype(float) if array.dtype.kind in "iu" else array
+        arrays[name] = array.astype(_native(array.dtype))
     return next(iter(arrays.values())) if len(arrays) == 1 else arrays
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that JAX has for the numbers of a file; a float for integers."""
+    if dtype.kind in "iu" or dtype.char == "g":
+        return np.dtype(float)
+    return np.dtype(complex) if dtype.char == "G" else dtype.newbyteorder("=")
 
 
 # The result as files and as JSON.

@@ -66,6 +66,12 @@ def test_init_names_path_and_type_of_a_leaf_that_is_no_float(solver, leaf):
 
 
 @each_solver
+def test_init_names_a_leaf_of_8_bits(solver):
+    with raises(TypeError, "params['layers'][0]", "float8_e5m2", "16 bits or more"):
+        solver().init(replace("layers", jnp.ones(3, jnp.float8_e5m2)))
+
+
+@each_solver
 def test_init_names_a_leaf_that_is_no_array(solver):
     with raises(TypeError, "params['w']", "str"):
         solver().init(replace("w", "weights"))

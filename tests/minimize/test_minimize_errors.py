@@ -123,6 +123,11 @@ def test_leaf_that_is_no_float_is_named_with_path_and_type(leaf):
         minimize(params=replace("layers", leaf))
 
 
+def test_leaf_of_8_bits_is_named():
+    with raises(TypeError, "params['w']", "float8_e4m3fn", "16 bits or more, such as bfloat16"):
+        minimize(params=replace("w", jnp.ones(2, jnp.float8_e4m3fn)))
+
+
 @pytest.mark.parametrize("leaf", ["weights", objective], ids=["str", "function"])
 def test_leaf_that_is_no_array_is_named(leaf):
     with raises(TypeError, "params['w']", type(leaf).__name__):
@@ -365,7 +370,7 @@ def test_state_of_another_solver_is_refused(stranger):
 
 
 def test_result_in_place_of_its_state_is_refused():
-    with raises(TypeError, "MinimizeState", "got MinimizeResult"):
+    with raises(TypeError, "MinimizeState", "got MinimizeResult; pass its field state"):
         minimize(state=minimize(max_iters=0))
 
 

@@ -87,6 +87,10 @@ def failing(x):
     return jnp.sum(x) + undefined
 
 
+def leaving(x):
+    raise SystemExit(0)
+
+
 three = 3
 """
 
@@ -113,6 +117,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("1 / 0\n")
     (tmp_path / "needy.py").write_text("import nowhere_to_be_found\n")
     (tmp_path / "ill.py").write_text("def f(:\n")
+    (tmp_path / "script.py").write_text("import sys\n\nsys.exit(0)\n")
     monkeypatch.chdir(tmp_path)
     modules, x64 = set(sys.modules), jax.config.jax_enable_x64
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -215,8 +220,9 @@ def test_start_in_a_file(minimize):
     assert begun["params"] == [[0.5], [0.5]]
 
 
-def test_whole_numbers_in_a_file_become_floats(minimize):
-    np.save("x0.npy", np.array([1, 2]))
+@pytest.mark.parametrize("dtype", ["int64", ">i4", ">f8", "longdouble"])
+def test_numbers_in_a_file_become_floats_of_this_machine(minimize, dtype):
+    np.save("x0.npy", np.array([1, 2], dtype))
     assert minimize("quadratic --x0 x0.npy")["params"] == pytest.approx([3, 3])
 
 
@@ -236,8 +242,9 @@ def test_one_array_of_several(minimize):
     assert minimize("quadratic --x0 x0.npz:w")["params"] == pytest.approx([3, 3])
 
 
-def test_complex_params(minimize):
-    np.save("x0.npy", np.zeros(2, complex))
+@pytest.mark.parametrize("dtype", ["complex128", ">c8", "clongdouble"])
+def test_complex_params(minimize, dtype):
+    np.save("x0.npy", np.zeros(2, dtype))
     params = minimize("of_complex --x0 x0.npy")["params"]
     np.testing.assert_allclose(params, [[1, 2]] * 2, rtol=1e-5)
 
@@ -441,6 +448,8 @@ def test_mistake_is_told_in_one_line_and_nothing_written(run, folder, line, said
         ("minimize broken.py:f --x0 1", "1 / 0", "broken.py cannot be imported"),
         ("minimize needy.py:f --x0 1", "nowhere_to_be_found", "needy.py cannot be imported"),
         ("minimize ill.py:f --x0 1", "def f(:", "ill.py cannot be imported"),
+        ("minimize script.py:f --x0 1", "sys.exit(0)", "script.py cannot be imported: SystemExit"),
+        ("minimize functions.py:leaving --x0 1", "SystemExit(0)", "functions.py:leaving raised"),
     ],
 )
 def test_error_of_the_users_code_has_its_traceback(run, line, cause, said):
