@@ -11,7 +11,8 @@ Deviations from the paper, with their reasons:
 * Where phi differs from phi(0) by no more than rounding, its slopes are more exact than its values.
   There the trapezoidal rule gives the value from the slopes, if neither slope times the step is
   larger than a quarter of that rounding. A longer step may pass over hills, which the slopes at its
-  ends do not show. With the rule, (1.1) reads
+  ends do not show. Where phi equals phi(0), the rule is used for all steps: if the terms of phi
+  cancel, their rounding is larger than that of phi. With the rule, (1.1) reads
   phi'(step) <= (2 slope_rtol - 1) phi'(0), which is the approximate test of Hager & Zhang, ACM TOMS
   32 (2006), 113-137, and interpolation uses consistent numbers.
 * Values are kept as differences from phi(0). Nothing in the algorithm depends on phi(0), and
@@ -44,6 +45,9 @@ _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
 _SHRINKAGE = 0.66
 # A step is short if neither slope times the step is larger than this fraction of rounding.
 _SHORT = 0.25
+# The trapezoidal rule is used where phi equals phi(0) if the slope is at most this fraction of
+# phi'(0). At a kink it is not.
+_FLATTER = 0.5
 
 
 class Interval(NamedTuple):
@@ -177,9 +181,11 @@ class MoreThuente:
         eps = jnp.finfo(value.dtype).eps
         rtol = 256 * eps if self.noise_rtol is None else self.noise_rtol
         change, rounding = value - state.value_init, rtol * jnp.abs(state.value_init)
-        hidden = jnp.abs(change) < rounding
+        is_flatter = jnp.abs(slope) < _FLATTER * jnp.abs(state.slope_init)
+        is_equal = (change == 0) & is_flatter & (rtol > 0)
+        hidden = is_equal | (jnp.abs(change) < rounding)
         steeper = jnp.maximum(jnp.abs(state.slope_init), jnp.abs(slope))
-        is_short = state.step * steeper < _SHORT * rounding
+        is_short = is_equal | (state.step * steeper < _SHORT * rounding)
         trapezoid = state.step * (state.slope_init + slope) / 2
         return Point(state.step, jnp.where(hidden & is_short, trapezoid, change), slope), hidden
 
