@@ -146,11 +146,14 @@ def _with_pair(
 def steepest_descent(params: Params, grad: Params) -> Params:
     """Steepest descent in relative coordinates, in which the direction is at most 1 long."""
     dtype = numerics.search_dtype(params)
-    (largest,) = reductions.maxima((params,), dtype)
+    largest, largest_grad = reductions.maxima((params, grad), dtype)
     floor = jnp.where(largest > 0, float(jnp.finfo(dtype).eps) * largest, 1)
     units = map_leaves(lambda p: jnp.abs(p).astype(dtype) + floor, params)
-    relative = jax.tree.map(jnp.multiply, units, grad)
-    scale = -jnp.minimum(1, 1 / direction.norm(relative, dtype))
-    # Scaled first: with large params the product with the units would overflow.
+    # Divided by the largest entry, because the product with the units may overflow; in two steps,
+    # because the reciprocal of a huge number is subnormal, which processors take for zero.
+    shrinkage = jnp.where(largest_grad > 1, 2.0**-64, 1).astype(dtype)
+    divisor = jnp.where(largest_grad > 0, shrinkage * largest_grad, 1)
+    relative = map_leaves(lambda unit, g: unit * (shrinkage * g / divisor), units, grad)
+    scale = -jnp.minimum(largest_grad, 1 / direction.norm(relative, dtype))
     steepest = map_leaves(jnp.multiply, units, tree.scale(scale, relative))
     return tree.cast_like(steepest, grad)

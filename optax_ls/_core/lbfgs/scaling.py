@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import numerics
+from ..types import Scalar
 from .compact import Coefficients, PairProducts
 
 # The scaling for long steps is the largest of this number of newest pairs.
@@ -23,13 +24,22 @@ def largest_ratio(coefficients: Coefficients, number: int) -> jax.Array:
     return 1 / jnp.min(jnp.where(age < number, inverse, jnp.inf))
 
 
+def _without_pairs(longest: Scalar, grad_norm: Scalar) -> Scalar:
+    """The scaling without pairs: at most 1, with a step no longer than ``longest``.
+
+    It is not subnormal, because processors take such numbers for zero.
+    """
+    tiny = jnp.finfo(grad_norm.dtype).tiny
+    return jnp.maximum(jnp.minimum(1, longest / grad_norm), tiny)
+
+
 def of_newest_pair(coefficients: Coefficients, grad_norm: jax.Array) -> jax.Array:
     """<s, y> / <y, y> of the newest pair (N&W eq. 7.20).
 
     Without pairs it makes the step no longer than 1.
     """
     newest = largest_ratio(coefficients, 1)
-    return jnp.where(newest > 0, newest, jnp.minimum(1, 1 / grad_norm))
+    return jnp.where(newest > 0, newest, _without_pairs(jnp.ones_like(grad_norm), grad_norm))
 
 
 def for_long_steps(
@@ -50,4 +60,4 @@ def for_long_steps(
     weight = jnp.clip((_MARGIN - beyond) / (2 * _MARGIN), 0, 1)
     of_pairs = newest * (larger / newest) ** weight
     longest = jnp.where(pair.ss > 0, jnp.minimum(1, 2 * jnp.sqrt(pair.ss)), 1)
-    return jnp.where(newest > 0, of_pairs, jnp.minimum(1, longest / grad_norm))
+    return jnp.where(newest > 0, of_pairs, _without_pairs(longest, grad_norm))
