@@ -48,10 +48,10 @@ _FALLS = 64
 # A trial shows it if the value falls by this fraction of itself, and if the slope is at least this
 # fraction of that at the iterate.
 _FALL, _STEEP = 0.01, 0.9
-# An iteration shows it if a negative value has doubled since the last one that did. The first
-# number of these shows that the fall has no end; each is forgotten within the second number of
-# other iterations.
-_DOUBLINGS, _INTERVAL = 24, 24
+# An iteration shows it if a value below the third number has doubled since the last one that did.
+# Beside a saddle of value 0, smaller values double as often as they have bits. The first number of
+# iterations shows that the fall has no end; each is forgotten within the second number of others.
+_DOUBLINGS, _INTERVAL, _FIRST_DOUBLED = 24, 24, -1e-3
 # Values below -max^0.4 that fall into values that are not finite do so by overflow; in float16,
 # values below -1e4.
 _HUGE, _LEAST_HUGE = 0.4, 1e4
@@ -248,7 +248,7 @@ def update(
     is_lower = is_first | (before.lowest - value > visible)
 
     # A fall without end, in trials and in iterations.
-    doubles = iterated & (value < 2 * jnp.minimum(before.doubled, 0))
+    doubles = iterated & (value < 2 * jnp.minimum(before.doubled, _FIRST_DOUBLED))
     on_line = jnp.where(before.evidence >= _FALLS_TO_END, _GROWTH, 0)
     off_line = jnp.where(_is_line(value_before, trial, _NEAR_LINE), 0, -1)
     growth = jnp.where(_is_line(value_before, trial, _LINE), on_line, off_line)
