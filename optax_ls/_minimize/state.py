@@ -45,6 +45,7 @@ class MinimizeState(NamedTuple):
         search: the state of the line search.
         fresh: bool, whether the search along ``direction`` has yet to begin.
         best: see :class:`Best`.
+        rise: the slope at the last trial of the search where the line rose; 0 if there was none.
         best_grad: tree like the params, the gradient at the best trial, as ``memory.updates``.
         best_aux: auxiliary output at the best trial.
         progress: the progress of the values, see :class:`Progress`.
@@ -62,6 +63,7 @@ class MinimizeState(NamedTuple):
     search: Any
     fresh: jax.Array
     best: Best
+    rise: jax.Array
     best_grad: Params
     best_aux: Any
     progress: Progress
@@ -86,6 +88,7 @@ def init(search: LineSearch, params: Params, aux_like: Any, memory_size: int) ->
         search=driver.begin(search, infinite, infinite, zero + 1),
         fresh=jnp.zeros((), bool),
         best=Best(zero, infinite, infinite),
+        rise=zero,
         best_grad=zeros,
         best_aux=aux,
         progress=Progress.init(infinite),

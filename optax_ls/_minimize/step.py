@@ -3,11 +3,11 @@
 It evaluates a trial point, advances the line search, and decides. If the search has ended it moves
 the iterate, adds the pair to the memory and computes the next direction.
 
-A search has failed if it gave up and no trial was lower than the iterate. Then the pairs are
-dropped and steepest descent is tried in relative coordinates: x_i = D_i u_i with D_i = |x_i| + eps
-max |x|, which suits params of very different sizes. ``termination.py`` decides whether that is the
-end. Steepest descent also follows a search that gave up on a straight line, because it has hardly
-moved.
+A search has failed if it gave up and no trial was lower than the iterate, or if its step was too
+short to change the params. Then the pairs are dropped and steepest descent is tried in relative
+coordinates: x_i = D_i u_i with D_i = |x_i| + eps max |x|, which suits params of very different
+sizes. ``termination.py`` decides whether that is the end. Steepest descent also follows a search
+that gave up on a straight line, because it has hardly moved.
 """
 
 import functools
@@ -33,6 +33,10 @@ from .termination import Limits, Precision, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
 _LEAST_GAIN = 0.003
+# At a kink no slope is small. Beyond it the line rises at one trial after the other, and its slope
+# falls by less than the second number. There the weak Wolfe conditions are enough; the first number
+# is that of sufficient decrease. Lewis & Overton, Mathematical Programming 141 (2013), 135-163.
+_SLOPE_RTOL, _LEAST_FLATTENING = 1e-4, 2
 # The path of a search bends where bounds change its slope by more than this fraction.
 _LEAST_BEND = 0.1
 
@@ -169,6 +173,7 @@ class Scalars(NamedTuple):
     search: Any
     fresh: jax.Array
     best: Best
+    rise: jax.Array
     progress: Progress
     step: jax.Array
     num_iters: jax.Array
@@ -208,10 +213,18 @@ def decide(
     if trial.is_bent is not None:
         # Interpolation between steps on both sides of a bend misleads.
         gains_nothing |= trial.is_bent & (best.step > 0) & ~is_lower
-    is_done = ~is_first & (searched.done | uphill | gains_nothing)
+    decreases = trial.value - state.value <= _SLOPE_RTOL * trial.step * trial.slope_init
+    rise = jnp.where(state.fresh, 0, state.rise)
+    stays_steep = (rise > 0) & (rise <= _LEAST_FLATTENING * trial.slope)
+    is_beyond = trial.is_finite & decreases & stays_steep
+    is_done = ~is_first & (searched.done | uphill | gains_nothing | is_beyond)
     # Where rounding hides the decrease a search may go up, but never above the start.
     not_above = trial.is_finite & (trial.value <= state.progress.value_init)
-    accepted = ~is_first & searched.done & ~searched.failed & ~uphill & not_above
+    # A step that is too short to change the params changes nothing.
+    stays = (trial.value == state.value) & (trial.slope == trial.slope_init)
+    stays &= trial.grad_norm == state.grad_norm
+    found = searched.done & ~searched.failed & ~uphill & ~stays & not_above
+    accepted = is_beyond | (~is_first & found)
     moves = is_first | accepted | (is_done & (is_lower | (best.step > 0)))
     failed = is_done & ~moves
     to_trial = is_first | accepted | is_lower
@@ -242,6 +255,7 @@ def decide(
         search=searched,
         fresh=decision.new_direction,
         best=tree.where(decision.keeps_best, trial.as_best, best),
+        rise=jnp.where(trial.slope > 0, trial.slope, rise),
         progress=termination.update(precision, state, trial, decision, falls, flattens),
         step=jnp.where(is_pair, arrival.step, state.step),
         num_iters=state.num_iters + is_pair,
