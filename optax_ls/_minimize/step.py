@@ -195,16 +195,26 @@ def advance_search(search: LineSearch[State], state: Scalars, trial: Trial) -> S
     return driver.observe(search, begun, value, trial.slope)
 
 
-def decide(
-    precision: Precision, limits: Limits, state: Scalars, trial: Trial, searched: Any
-) -> tuple[Decision, Scalars]:
-    """Decides what follows from a trial that the search has been advanced with."""
+class SearchEnd(NamedTuple):
+    """The end of a search, as a trial shows it.
+
+    Attributes:
+        done: bool, the search ends.
+        accepted: bool, it ends at the trial, which may even be higher by rounding.
+        is_lower: bool, the trial is the lowest of the search and lower than the iterate.
+        rise: as in :class:`MinimizeState`.
+    """
+
+    done: jax.Array
+    accepted: jax.Array
+    is_lower: jax.Array
+    rise: jax.Array
+
+
+def end_of_search(state: Scalars, trial: Trial, searched: Any, best: Best) -> SearchEnd:
+    """Decides whether a search ends; ``best`` is its lowest trial before, or the iterate."""
     is_first = state.num_evals == 0
     uphill = state.fresh & ~(trial.slope_init < 0)
-    best = state.best._replace(
-        step=jnp.where(state.fresh, 0, state.best.step),
-        value=jnp.where(state.fresh, state.value, state.best.value),
-    )
     is_lower = ~is_first & trial.is_finite & (trial.value < best.value)
     # At a kink, trials on either side of it approach one value, and no slope is small.
     gain = jnp.abs(trial.value - best.value)
@@ -217,14 +227,30 @@ def decide(
     rise = jnp.where(state.fresh, 0, state.rise)
     stays_steep = (rise > 0) & (rise <= _LEAST_FLATTENING * trial.slope)
     is_beyond = trial.is_finite & decreases & stays_steep
-    is_done = ~is_first & (searched.done | uphill | gains_nothing | is_beyond)
     # Where rounding hides the decrease a search may go up, but never above the start.
     not_above = trial.is_finite & (trial.value <= state.progress.value_init)
     # A step that is too short to change the params changes nothing.
     stays = (trial.value == state.value) & (trial.slope == trial.slope_init)
     stays &= trial.grad_norm == state.grad_norm
     found = searched.done & ~searched.failed & ~uphill & ~stays & not_above
-    accepted = is_beyond | (~is_first & found)
+    return SearchEnd(
+        done=~is_first & (searched.done | uphill | gains_nothing | is_beyond),
+        accepted=~is_first & (found | is_beyond),
+        is_lower=is_lower,
+        rise=jnp.where(trial.slope > 0, trial.slope, rise),
+    )
+
+
+def decide(
+    precision: Precision, limits: Limits, state: Scalars, trial: Trial, searched: Any
+) -> tuple[Decision, Scalars]:
+    """Decides what follows from a trial that the search has been advanced with."""
+    is_first = state.num_evals == 0
+    best = state.best._replace(
+        step=jnp.where(state.fresh, 0, state.best.step),
+        value=jnp.where(state.fresh, state.value, state.best.value),
+    )
+    is_done, accepted, is_lower, rise = end_of_search(state, trial, searched, best)
     moves = is_first | accepted | (is_done & (is_lower | (best.step > 0)))
     failed = is_done & ~moves
     to_trial = is_first | accepted | is_lower
@@ -255,7 +281,7 @@ def decide(
         search=searched,
         fresh=decision.new_direction,
         best=tree.where(decision.keeps_best, trial.as_best, best),
-        rise=jnp.where(trial.slope > 0, trial.slope, rise),
+        rise=rise,
         progress=termination.update(precision, state, trial, decision, falls, flattens),
         step=jnp.where(is_pair, arrival.step, state.step),
         num_iters=state.num_iters + is_pair,
