@@ -51,7 +51,7 @@ _FALL, _STEEP = 0.01, 0.9
 # An iteration shows it if a value below the third number has doubled since the last one that did.
 # Beside a saddle of value 0, smaller values double as often as they have bits. The first number of
 # iterations shows that the fall has no end; each is forgotten within the second number of others.
-_DOUBLINGS, _INTERVAL, _FIRST_DOUBLED = 24, 24, -1e-3
+_DOUBLINGS, _INTERVAL, _FIRST_DOUBLED = 24, 24, -1e-4
 # Values below -max^0.4 that fall into values that are not finite do so by overflow; in float16,
 # values below -1e4.
 _HUGE, _LEAST_HUGE = 0.4, 1e4

@@ -51,7 +51,7 @@ def test_history_is_the_same_with_a_callback():
 
 def test_a_run_inside_jit_differs_by_rounding_only():
     jitted, alone = jax.jit(minimize)(), minimize()
-    assert jitted.status == alone.status
+    assert jitted.success == alone.success  # rounding decides which of two rules ends it first
     np.testing.assert_allclose(jitted.params, alone.params, rtol=1e-3)
 
 

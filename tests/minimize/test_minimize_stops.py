@@ -226,7 +226,7 @@ SLOW = {
     "quadratic": (
         lambda x: jnp.sum(jnp.arange(1, 5) * (x[1:] - 2) ** 2) - 0.01 * x[0],
         [0.0] * 5,
-        500,
+        700,  # rounding decides: 474 to 549 have been seen in float32
     ),
     "scales": (
         lambda x: jnp.sum(10.0 ** jnp.arange(6) * (x[1:] - 1) ** 2) - x[0],
@@ -366,9 +366,10 @@ def test_descent_to_an_edge_at_zero_ends_and_names_the_edge(name, x64):
 def test_descent_to_a_kink_at_zero_ends(x64):
     result = optax_ls.minimize(lambda x: jnp.abs(x[0]) + 3 * jnp.abs(x[1]), jnp.array([1.0, 3.0]))
     assert result.value < 1e-15
-    # The value settles where the smallest numbers are reached.
+    # The value may be halved until it is the smallest number; then it settles.
     assert result.status in (MinimizeStatus.SEARCH_FAILED, MinimizeStatus.VALUE_SETTLED)
-    assert result.num_evals < 1500
+    halvings = -np.log2(np.finfo(result.value.dtype).smallest_subnormal)
+    assert result.num_evals < 4 * halvings
 
 
 @each_dtype
