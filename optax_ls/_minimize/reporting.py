@@ -55,7 +55,7 @@ class Reporter:
         total: iterations allowed; None if not known.
         runs: how many runs share the bar.
         bar: the bar, while there is one.
-        last_line: the time of the last line.
+        last_line: the time of the last line; minus infinity before the first one.
     """
 
     callback: Optional[Callable[[IterationInfo], object]]
@@ -151,7 +151,8 @@ class Reporter:
         if not self.progress:
             return
         self.runs += info.num_evals == 1
-        if self.bar is None and (tqdm := _tqdm()):
+        is_first = self.bar is None and self.last_line == -np.inf
+        if is_first and (tqdm := _tqdm()):
             self.bar = tqdm.tqdm(total=self.total, desc="minimize", unit="it")
         text = f"value {info.value:.6g}, max |grad| {info.grad_norm:.2e}"
         if self.bar is not None:

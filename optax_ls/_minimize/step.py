@@ -33,10 +33,11 @@ from .termination import Limits, Precision, Progress
 
 # A search ends if a trial differs from the best one by less than this fraction of the decrease.
 _LEAST_GAIN = 0.003
-# At a kink no slope is small. Beyond it the line rises at one trial after the other, and its slope
-# falls by less than the second number. There the weak Wolfe conditions are enough; the first number
-# is that of sufficient decrease. Lewis & Overton, Mathematical Programming 141 (2013), 135-163.
-_SLOPE_RTOL, _LEAST_FLATTENING = 1e-4, 2
+# Beside a kink no slope is small. A search ends beyond it, at a step of sufficient decrease, if the
+# line rises there and at an earlier trial, and its slope has not fallen by more than the second
+# factor since then. The weak Wolfe conditions accept such a step: Lewis & Overton, Mathematical
+# Programming 141 (2013), 135-163.
+_SLOPE_RTOL, _FLATTENING = 1e-4, 2
 # The path of a search bends where bounds change its slope by more than this fraction.
 _LEAST_BEND = 0.1
 
@@ -225,11 +226,11 @@ def end_of_search(state: Scalars, trial: Trial, searched: Any, best: Best) -> Se
         gains_nothing |= trial.is_bent & (best.step > 0) & ~is_lower
     decreases = trial.value - state.value <= _SLOPE_RTOL * trial.step * trial.slope_init
     rise = jnp.where(state.fresh, 0, state.rise)
-    stays_steep = (rise > 0) & (rise <= _LEAST_FLATTENING * trial.slope)
+    stays_steep = (rise > 0) & (rise <= _FLATTENING * trial.slope)
     is_beyond = trial.is_finite & decreases & stays_steep
     # Where rounding hides the decrease a search may go up, but never above the start.
     not_above = trial.is_finite & (trial.value <= state.progress.value_init)
-    # A step that is too short to change the params changes nothing.
+    # If nothing changes, the step is too short to change the params.
     stays = (trial.value == state.value) & (trial.slope == trial.slope_init)
     stays &= trial.grad_norm == state.grad_norm
     found = searched.done & ~searched.failed & ~uphill & ~stays & not_above

@@ -11,8 +11,9 @@ Deviations from the paper, with their reasons:
 * Where phi differs from phi(0) by no more than rounding, its slopes are more exact than its values.
   There the trapezoidal rule gives the value from the slopes, if neither slope times the step is
   larger than a quarter of that rounding. A longer step may pass over hills, which the slopes at its
-  ends do not show. Where phi equals phi(0), the rule is used for all steps: if the terms of phi
-  cancel, their rounding is larger than that of phi. With the rule, (1.1) reads
+  ends do not show. Where phi equals phi(0) and the slope has fallen by half, the rule is used for
+  any step: if the terms of phi cancel, their rounding is larger than that of phi. With the rule,
+  (1.1) reads
   phi'(step) <= (2 slope_rtol - 1) phi'(0), which is the approximate test of Hager & Zhang, ACM TOMS
   32 (2006), 113-137, and interpolation uses consistent numbers.
 * Values are kept as differences from phi(0). Nothing in the algorithm depends on phi(0), and
@@ -45,8 +46,8 @@ _NEAREST_EXTRAPOLATION, _FARTHEST_EXTRAPOLATION = 1.1, 4.0
 _SHRINKAGE = 0.66
 # A step is short if neither slope times the step is larger than this fraction of rounding.
 _SHORT = 0.25
-# The trapezoidal rule is used where phi equals phi(0) if the slope is at most this fraction of
-# phi'(0). At a kink it is not.
+# Where phi equals phi(0), the trapezoidal rule is used if the slope is less than this fraction of
+# phi'(0). Beside a kink it is usually more.
 _FLATTER = 0.5
 
 
